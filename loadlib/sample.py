@@ -1,0 +1,104 @@
+"""One finished attempt: what was sent when, what came back when, and how it ended.
+
+A `Sample` is flat and its field names are the fields of `requests.jsonl.gz`, so that a line of
+that file *is* a sample. All `*_ns` instants are nanoseconds on one clock: monotonic inside a
+process, Unix epoch in files (`Sample.shifted`). `None` means unknown and never becomes 0.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Outcome(StrEnum):
+    """How an attempt ended. `Sample.cause` says more (which timeout, before or after …)."""
+
+    OK = "ok"
+    THROTTLED = "throttled"  # 429, 529
+    REJECTED = "rejected"  # other 4xx
+    SERVER_ERROR = "server_error"  # 5xx, or an error object inside the stream
+    TIMEOUT = "timeout"  # cause: connect | first_token | idle | total
+    DISCONNECTED = "disconnected"  # cause: connect | tls | before_first_token | after_first_token
+    MALFORMED = "malformed"  # not HTTP, not SSE, not JSON
+    TRUNCATED = "truncated"  # the body ended properly, the answer did not
+    CANCELLED = "cancelled"  # we stopped it; neither success nor failure
+    DROPPED = "dropped"  # never sent: the concurrency ceiling was reached for too long
+
+    @property
+    def sent(self) -> bool:
+        """Whether an attempt with this outcome counts as sent."""
+        return self is not Outcome.DROPPED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it counts as failed (throttled included; cancelled and dropped not)."""
+        return self not in (Outcome.OK, Outcome.CANCELLED, Outcome.DROPPED)
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt. Latencies derived from it are the rows of `metrics.CATALOGUE`."""
+
+    index: int  # ordinal of the arrival within (phase, model); attempts share it
+    phase: str
+    model: str  # the name in the scenario
+    workload: str
+    outcome: Outcome
+
+    intended_ns: int  # the instant the schedule says the request begins
+    sent_ns: int | None = None  # first byte of the request handed to the kernel
+    flushed_ns: int | None = None  # last byte of the request handed to the kernel
+    first_byte_ns: int | None = None  # first byte of the response
+    first_token_ns: int | None = None  # first generated token of any kind
+    first_output_ns: int | None = None  # first token of the answer proper (no reasoning)
+    second_token_ns: int | None = None
+    last_token_ns: int | None = None
+    end_ns: int  # the attempt was over
+
+    status: int | None = None  # HTTP status
+    cause: str | None = None  # a short machine word that refines `outcome`
+    error: str | None = None  # redacted, at most 200 characters, for people
+    finish_reason: str | None = None
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    tokens_source: str | None = None  # server | local | estimate; None where all are unknown
+    asked_tokens: int | None = None  # prompt tokens the scenario asked for
+    cut_tokens: int | None = None  # what it was cut to so that the answer fits the window
+
+    events: int = 0  # content events of the stream
+    coalesced: int = 0  # … that shared a network read with an earlier one
+    connect_ns: int | None = None  # duration of TCP connect; None on a reused connection
+    tls_ns: int | None = None  # duration of the TLS handshake, likewise
+    conn_reused: bool | None = None
+    attempt: int = 1
+    request_id: str | None = None  # the server's
+    prompt_sha: str | None = None  # first 16 hex digits of the SHA-256 of the request body
+    prompt_bytes: int | None = None
+    quality: bool | None = None  # the workload's checker; None where nothing was checked
+    cost_usd: float | None = None
+
+    def shifted(self, offset_ns: int) -> Sample:
+        """The same sample with every instant moved by `offset_ns` (monotonic → epoch)."""
+        moved = {
+            name: value + offset_ns
+            for name in INSTANTS
+            if (value := getattr(self, name)) is not None
+        }
+        return msgspec.structs.replace(self, **moved)
+
+
+INSTANTS = (
+    "intended_ns",
+    "sent_ns",
+    "flushed_ns",
+    "first_byte_ns",
+    "first_token_ns",
+    "first_output_ns",
+    "second_token_ns",
+    "last_token_ns",
+    "end_ns",
+)

@@ -1,0 +1,229 @@
+"""The shape of `summary.json`: every judgement and every page is made from this.
+
+Additive within a major `schema_version`. `None` is unknown. Latencies in ms, rates in tok/s or
+requests/s, shares in 0…1, money in US dollars.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+SCHEMA_VERSION = "1.0"
+
+VerdictStatus = Literal[
+    "pass", "fail", "regressed", "inconclusive", "interrupted", "aborted", "error"
+]
+GateStatus = Literal["pass", "fail", "inconclusive"]
+CheckStatus = Literal["ok", "warn", "bad"]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One word for the run, why, and the exit code that says it."""
+
+    status: VerdictStatus
+    reasons: tuple[str, ...] = ()
+    exit_code: int = 0
+
+
+class Requests(msgspec.Struct, frozen=True, kw_only=True):
+    """scheduled = sent + dropped; sent = ok + failed + cancelled + lost; throttled ⊂ failed."""
+
+    scheduled: int = 0
+    sent: int = 0
+    ok: int = 0
+    failed: int = 0
+    throttled: int = 0
+    cancelled: int = 0
+    dropped: int = 0
+    lost: int = 0
+
+    @property
+    def error_rate(self) -> float | None:
+        """(failed + lost) / sent."""
+        return (self.failed + self.lost) / self.sent if self.sent else None
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """Distribution of one metric; `ci95` holds a [low, high] per percentile where n allows."""
+
+    unit: str
+    n: int
+    min: float | None = None
+    mean: float | None = None
+    p50: float | None = None
+    p90: float | None = None
+    p95: float | None = None
+    p99: float | None = None
+    p99_9: float | None = None
+    max: float | None = None
+    ci95: dict[str, tuple[float, float]] = {}
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the group; `source` is server, local, estimate or mixed."""
+
+    input: int | None = None
+    output: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+    source: str | None = None
+
+
+class Throughput(msgspec.Struct, frozen=True, kw_only=True):
+    """Rates over the phase's own wall time."""
+
+    offered_rps: float | None = None
+    achieved_rps: float | None = None
+    output_tok_s: float | None = None
+    input_tok_s: float | None = None
+
+
+class Goodput(msgspec.Struct, frozen=True, kw_only=True):
+    """Share and rate of arrivals that met every per-request objective."""
+
+    share: float | None = None
+    rps: float | None = None
+    objectives: tuple[str, ...] = ()
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """US dollars at list price; None where the model has no known price."""
+
+    total: float | None = None
+    per_1k_requests: float | None = None
+    per_1k_good_requests: float | None = None
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Answers the workload's checker looked at; `ci95` is a Wilson interval of the share."""
+
+    checked: int = 0
+    passed: int = 0
+    share: float | None = None
+    ci95: tuple[float, float] | None = None
+
+
+class LengthBucket(msgspec.Struct, frozen=True, kw_only=True):
+    """TTFT of the requests whose prompt had between `low` and `high` (exclusive) tokens."""
+
+    low: int
+    high: int
+    n: int
+    failed: int
+    tokens_p50: int | None = None
+    ttft_p50: float | None = None
+    ttft_p90: float | None = None
+    ttft_p99: float | None = None
+    quality: float | None = None
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known of one (model, workload, phase)."""
+
+    model: str
+    workload: str
+    phase: str
+    requests: Requests
+    outcomes: dict[str, int]
+    metrics: dict[str, Stats]
+    tokens: Tokens
+    throughput: Throughput
+    goodput: Goodput
+    cost_usd: Cost
+    quality: Quality
+    kind: Literal["warmup", "measure"] = "measure"
+    load: str = ""  # "poisson 5/s", "closed, 10 users"
+    rate_rps: float | None = None  # the configured rate of this group's model, open loops only
+    closed_loop: bool = False
+    duration_s: float | None = None
+    connections: int | None = None  # opened; the rest of the requests reused one
+    causes: dict[str, int] = {}  # "timeout/first_token": 3
+    errors: dict[str, int] = {}  # example texts (redacted), the most frequent 20
+    prompt_lengths: tuple[LengthBucket, ...] = ()
+    asked_tokens: int | None = None  # sums over requests that asked for a length
+    cut_tokens: int | None = None
+    delivered_tokens: int | None = None
+
+
+class Gate(msgspec.Struct, frozen=True, kw_only=True):
+    """One SLO expression applied to one group."""
+
+    scope: str
+    model: str
+    workload: str
+    phase: str
+    expression: str
+    observed: float | None
+    limit: float
+    unit: str
+    n: int
+    status: GateStatus
+    default: bool = False  # applied because the scenario has no error_rate gate
+    reason: str = ""
+    ci95: tuple[float, float] | None = None
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing the instrument knows about its own error."""
+
+    name: str
+    value: float | None
+    limit: float | None
+    status: CheckStatus
+    remedy: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """`bad` makes the whole run inconclusive."""
+
+    status: CheckStatus
+    checks: tuple[HealthCheck, ...] = ()
+
+
+class Bracket(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a ladder of measure phases stops meeting its gates, for one model."""
+
+    model: str
+    last_pass_rps: float | None
+    first_fail_rps: float | None
+    limited_by: str | None = None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric statistic of one group in two runs; indicative, one run a side."""
+
+    model: str
+    workload: str
+    phase: str
+    metric: str
+    stat: str
+    unit: str
+    better: Literal["lower", "higher"]
+    before: float | None
+    after: float | None
+    before_ci95: tuple[float, float] | None
+    after_ci95: tuple[float, float] | None
+    ratio: float | None
+    direction: Literal["better", "worse", "same", "unclear"]
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """`summary.json`."""
+
+    schema_version: str = SCHEMA_VERSION
+    name: str = ""
+    verdict: Verdict
+    groups: tuple[Group, ...] = ()
+    gates: tuple[Gate, ...] = ()
+    brackets: tuple[Bracket, ...] = ()
+    health: Health
+    environment: dict[str, Any] = {}
+    scenario: dict[str, Any] = {}
+    models: dict[str, dict[str, Any]] = {}  # as resolved: wire name, endpoint host, price, window
+    skipped: tuple[str, ...] = ()  # "long 128k skipped for gpt-4: window 8,192"
+    notices: tuple[str, ...] = ()  # closed loop, partial data, default budget …
+    started_at: str = ""  # ISO 8601, UTC
+    duration_s: float | None = None
+    state: Literal["complete", "interrupted"] = "complete"
