@@ -97,24 +97,23 @@ def test_known_answers():
     assert tokens.encode("hello world", "o200k_base") == [24912, 2375]
 
 
-COOKBOOK = (
-    ("system", None, "You are a helpful, pattern-following assistant that translates corporate "
-     "jargon into plain English."),
-    ("system", "example_user", "New synergies will help drive top-line growth."),
-    ("system", "example_assistant", "Things working well together will increase revenue."),
-    ("system", "example_user", "Let's circle back when we have more bandwidth to touch base on "
-     "opportunities for increased leverage."),
-    ("system", "example_assistant", "Let's talk later when we're less busy about how to do better."),
-    ("user", None, "This late pivot means we don't have time to boil the ocean for the client "
-     "deliverable."),
-)  # fmt: skip
+COOKBOOK = """\
+system||You are a helpful, pattern-following assistant that translates corporate \
+jargon into plain English.
+system|example_user|New synergies will help drive top-line growth.
+system|example_assistant|Things working well together will increase revenue.
+system|example_user|Let's circle back when we have more bandwidth to touch base on \
+opportunities for increased leverage.
+system|example_assistant|Let's talk later when we're less busy about how to do better.
+user||This late pivot means we don't have time to boil the ocean for the client deliverable."""
 
 
 def test_the_cookbooks_example_of_a_whole_chat():
     # OpenAI's own example; its API billed 129 on gpt-3.5-turbo and gpt-4, 124 on gpt-4o
+    rows = [line.split("|") for line in COOKBOOK.splitlines()]
     messages = [
         {"role": role, "content": content} | ({"name": name} if name else {})
-        for role, name, content in COOKBOOK
+        for role, name, content in rows
     ]
     assert tokens.chat_tokens(messages, "cl100k_base") == 129
     assert tokens.chat_tokens(messages, "o200k_base") == 124
