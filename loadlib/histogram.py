@@ -55,7 +55,10 @@ class Histogram:
         array = np.clip(array, 0, HIGHEST)
         indices = index_of(array)
         self._reach(int(indices.max()) + 1)
-        np.add.at(self._counts, indices, 1)
+        if array.size < _HALF:
+            np.add.at(self._counts, indices, 1)
+        else:  # four times as fast, but walks all counts
+            self._counts += np.bincount(indices, minlength=len(self._counts))
         self.n += array.size
         self._sum += int(array.sum())
         self._min = min(self._min, int(array.min()))

@@ -1,0 +1,403 @@
+"""`Sample` → interval histograms and counters; the only mutable thing between client and file.
+
+Each process has one `Recorder`. Once a second `drain()` turns what was added since into an
+`Interval`, a plain dict that msgpack can carry to the master, where `Totals.merge` adds it up;
+a local run calls the same merge. Raw integers are kept while an interval lasts, histograms are
+built and encoded only when it ends, so that adding a finished request costs microseconds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from loadlib.histogram import Histogram, Ints
+from loadlib.metrics import CATALOGUE, SCALE, Instants
+from loadlib.sample import Outcome, Sample
+from loadlib.summary import Requests
+
+Key = tuple[str, str, str]
+"""(model, workload, phase)."""
+
+Interval = dict[str, Any]
+"""What one process recorded in about a second. Instants in Unix epoch ns; all numbers are
+differences to the interval before.
+
+    seq        1, 2, 3 … per process      start_ns, end_ns
+    hist       [[model, workload, phase, metric, Histogram.encode()], …]
+    counts     [[model, workload, phase, scheduled, {outcome: n}], …]
+    seconds    [[second, model, workload, phase, *SECOND_FIELDS], …]
+    rows       JSON lines, one `Sample` each
+    notes      [[name, Histogram.encode()], …]   readings about the instrument itself (µs)
+    marks      {name: n}                         events of the instrument itself
+"""
+
+SECOND_FIELDS = ("scheduled", "sent", "ended", "ok", "failed", "output_tokens", "input_tokens")
+"""Per-second counters: arrivals by intended start, requests by first byte sent, ends by end,
+output tokens by the arrival of their content event, input tokens by first token (or end)."""
+
+NS = 1_000_000_000
+_NO_EVENTS: Instants = np.zeros(0, np.int64)
+_PAUSE_EVERY = 16  # histograms: about half a millisecond of encoding
+_READ = tuple((name, row.read) for name, row in CATALOGUE.items() if row.read is not None)
+
+
+class Recorder:
+    """Collects the finished requests of one process. Not thread-safe; greenlets may share it.
+
+    `offset_ns` is Unix epoch − monotonic clock: everything handed in is monotonic ns,
+    everything handed out is epoch ns.
+    """
+
+    def __init__(self, offset_ns: int) -> None:
+        self.offset_ns = offset_ns
+        self.in_flight: Counter[Key] = Counter()  # scheduled and not yet added
+        self.added = 0  # samples since the beginning
+        self.seq = 0  # of the interval drained last
+        self._encode = msgspec.json.Encoder().encode
+        self._start_ns: int | None = None  # epoch; of the running interval
+        self._new_interval()
+
+    def scheduled(self, key: Key, intended_ns: int | None = None) -> None:
+        """An arrival is due (at `intended_ns`, monotonic): from now on `add` is owed for it."""
+        self._scheduled[key] += 1
+        self.in_flight[key] += 1
+        if self._start_ns is None and intended_ns is not None:
+            self._start_ns = intended_ns + self.offset_ns
+
+    def add(self, sample: Sample, events: Instants | Sequence[int] = _NO_EVENTS) -> None:
+        """A request is over (or was dropped); `events` are its content events' instants.
+
+        Costs about 25 µs; nothing is encoded but the sample's own line.
+        """
+        key = (sample.model, sample.workload, sample.phase)
+        instants = np.asarray(events, np.int64)
+        epoch = sample.shifted(self.offset_ns)
+        self._rows.append(self._encode(epoch))
+        self._outcomes.setdefault(key, Counter())[sample.outcome.value] += 1
+        self.added += 1
+        if self.in_flight[key] > 0:
+            self.in_flight[key] -= 1
+        if self._start_ns is None:
+            self._start_ns = epoch.intended_ns
+        if sample.outcome is Outcome.OK:
+            self._measure(key, sample, instants)
+        self._count_seconds(key, epoch, instants + self.offset_ns)
+
+    def note(self, name: str, value: int) -> None:
+        """A reading about the instrument itself, e.g. `hub_lag` in µs."""
+        self._notes.setdefault(name, []).append(value)
+
+    def mark(self, name: str, n: int = 1) -> None:
+        """Something happened to the instrument itself, e.g. `recorder_errors`."""
+        self._marks[name] += n
+
+    def drain(self, now_ns: int, pause: Callable[[], object] | None = None) -> Interval:
+        """Everything since the last drain, and a fresh interval begins at `now_ns` (monotonic).
+
+        Encoding takes some 30 µs a histogram; `pause` (`gevent.sleep`) is called every half
+        millisecond so that streams are not kept waiting. Requests added meanwhile belong to
+        the next interval.
+        """
+        end_ns = now_ns + self.offset_ns
+        start_ns = min(end_ns, end_ns if self._start_ns is None else self._start_ns)
+        values, notes, rows = self._values, self._notes, self._rows
+        scheduled, outcomes, seconds, marks = (
+            self._scheduled,
+            self._outcomes,
+            self._seconds,
+            self._marks,
+        )
+        self._new_interval()
+        self._start_ns = end_ns
+        self.seq += 1
+        seq = self.seq
+        hist = []
+        for number, ((key, metric), parts) in enumerate(values.items(), 1):
+            hist.append([*key, metric, Histogram(_joined(parts)).encode()])
+            if pause is not None and number % _PAUSE_EVERY == 0:
+                pause()
+        return {
+            "seq": seq,
+            "start_ns": start_ns,
+            "end_ns": end_ns,
+            "hist": hist,
+            "counts": [
+                [*key, scheduled[key], dict(outcomes.get(key, {}))]
+                for key in dict.fromkeys((*scheduled, *outcomes))
+            ],
+            "seconds": [[second, *key, *row] for (second, key), row in seconds.items()],
+            "rows": b"".join(row + b"\n" for row in rows),
+            "notes": [[name, Histogram(readings).encode()] for name, readings in notes.items()],
+            "marks": dict(marks),
+        }
+
+    def _new_interval(self) -> None:
+        self._values: dict[tuple[Key, str], list[int | Ints]] = {}
+        self._scheduled: Counter[Key] = Counter()
+        self._outcomes: dict[Key, Counter[str]] = {}
+        self._seconds: dict[tuple[int, Key], list[int]] = {}
+        self._rows: list[bytes] = []
+        self._notes: dict[str, list[int]] = {}
+        self._marks: Counter[str] = Counter()
+
+    def _measure(self, key: Key, sample: Sample, events: Instants) -> None:
+        for metric, read in _READ:
+            found = read(sample, events)
+            if len(found):
+                parts = self._values.setdefault((key, metric), [])
+                if isinstance(found, np.ndarray):
+                    parts.append(found)
+                else:
+                    parts.extend(found)
+
+    def _count_seconds(self, key: Key, sample: Sample, events: Instants) -> None:
+        self._second(sample.intended_ns, key)[0] += 1
+        if sample.outcome is Outcome.DROPPED:
+            return
+        if sample.sent_ns is not None:
+            self._second(sample.sent_ns, key)[1] += 1
+        end = self._second(sample.end_ns, key)
+        end[2] += 1 if sample.sent_ns is not None else 0
+        end[3] += sample.outcome is Outcome.OK
+        end[4] += sample.outcome.failed
+        for second, tokens in spread_tokens(sample, events):
+            self._second(second * NS, key)[5] += tokens
+        if sample.input_tokens is not None:
+            seen = sample.end_ns if sample.first_token_ns is None else sample.first_token_ns
+            self._second(seen, key)[6] += sample.input_tokens
+
+    def _second(self, instant_ns: int, key: Key) -> list[int]:
+        return self._seconds.setdefault((instant_ns // NS, key), [0] * len(SECOND_FIELDS))
+
+
+def spread_tokens(sample: Sample, events: Instants) -> list[tuple[int, int]]:
+    """[(second, output tokens)]: the stream's tokens shared out evenly over its events.
+
+    Without events (an answer in one piece) all of them arrive with the last token, or the end.
+    Shares are whole numbers that add up to `output_tokens`.
+    """
+    total = sample.output_tokens
+    if not total:
+        return []
+    if not len(events):
+        arrived = sample.end_ns if sample.last_token_ns is None else sample.last_token_ns
+        return [(arrived // NS, total)]
+    seconds, first = np.unique(events // NS, return_index=True)
+    edges = [*(int(i) * total // len(events) for i in first), total]
+    return [
+        (int(s), edges[i + 1] - edges[i]) for i, s in enumerate(seconds) if edges[i + 1] > edges[i]
+    ]
+
+
+def _joined(parts: list[int | Ints]) -> Ints:
+    whole = [part for part in parts if isinstance(part, np.ndarray)]
+    if not whole:
+        return np.array(parts, np.int64)
+    single = [part for part in parts if not isinstance(part, np.ndarray)]
+    return np.concatenate([*whole, np.array(single, np.int64)])
+
+
+@dataclass(slots=True)
+class Counts:
+    """Running totals of one key."""
+
+    scheduled: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def done(self) -> int:
+        """Arrivals accounted for, the dropped ones included."""
+        return self.outcomes.total()
+
+    @property
+    def in_flight(self) -> int:
+        """Arrivals still owed."""
+        return max(0, self.scheduled - self.done)
+
+    def requests(self) -> Requests:
+        """The counting identity; what is still owed now counts as lost."""
+        by = {outcome: self.outcomes[outcome.value] for outcome in Outcome}
+        done, lost = self.done, self.in_flight
+        return Requests(
+            scheduled=done + lost,
+            sent=done + lost - by[Outcome.DROPPED],
+            ok=by[Outcome.OK],
+            failed=sum(n for outcome, n in by.items() if outcome.failed),
+            throttled=by[Outcome.THROTTLED],
+            cancelled=by[Outcome.CANCELLED],
+            dropped=by[Outcome.DROPPED],
+            lost=lost,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """One row of the live table; quantiles and rates are of the last ten seconds."""
+
+    model: str
+    workload: str
+    phase: str
+    in_flight: int
+    scheduled: int
+    ok: int
+    failed: int
+    dropped: int
+    outcomes: dict[str, int]
+    ttft_p50_ms: float | None
+    ttft_p99_ms: float | None
+    output_tok_s: float | None  # tokens of the requests that ended in that time
+
+
+class Totals:
+    """The sum of all intervals of all processes."""
+
+    def __init__(self) -> None:
+        self.histograms: dict[tuple[Key, str], Histogram] = {}
+        self.counts: dict[Key, Counts] = {}
+        self.seconds: dict[tuple[int, Key], list[int]] = {}
+        self.notes: dict[str, Histogram] = {}
+        self.marks: Counter[str] = Counter()
+        self.duplicates = 0  # intervals that came twice and were counted once
+        self._sources: dict[str, _Source] = {}
+        self._recent: deque[_Recent] = deque()
+        self._latest_ns = 0
+
+    def merge(self, interval: Interval, source: str = "local") -> bool:
+        """Add one interval of one process; False for one that was merged before.
+
+        Intervals may come in any order; the ones that never come are `sequence_gaps`.
+        """
+        if not self._sources.setdefault(source, _Source()).accept(interval["seq"]):
+            self.duplicates += 1
+            return False
+        recent = _Recent(interval["start_ns"], interval["end_ns"])
+        for *names, metric, data in interval["hist"]:
+            found, key = Histogram.decode(data), _key(names)
+            self.histograms.setdefault((key, metric), Histogram()).merge(found)
+            if metric == "ttft":
+                recent.ttft[key] = found
+        for *names, scheduled, outcomes in interval["counts"]:
+            counts = self.counts.setdefault(_key(names), Counts())
+            counts.scheduled += scheduled
+            counts.outcomes.update(outcomes)
+        for second, model, workload, phase, *row in interval["seconds"]:
+            key = (model, workload, phase)
+            total = self.seconds.setdefault((second, key), [0] * len(SECOND_FIELDS))
+            total[:] = map(sum, zip(total, row, strict=True))
+            recent.tokens[key] += row[5]
+        for name, data in interval["notes"]:
+            self.notes.setdefault(name, Histogram()).merge(Histogram.decode(data))
+        self.marks.update(interval["marks"])
+        self._remember(recent)
+        return True
+
+    def expect(self, seq: int, source: str = "local") -> None:
+        """The process says `seq` was its last interval: what is missing up to there is a gap."""
+        self._sources.setdefault(source, _Source()).expect(seq)
+
+    @property
+    def sequence_gaps(self) -> int:
+        """Intervals known to exist that never came."""
+        return sum(len(source.missing) for source in self._sources.values())
+
+    @property
+    def lost(self) -> int:
+        """Arrivals scheduled and not accounted for; while a run lasts: those in flight."""
+        return sum(counts.in_flight for counts in self.counts.values())
+
+    @property
+    def done(self) -> int:
+        """Samples merged so far."""
+        return sum(counts.done for counts in self.counts.values())
+
+    @property
+    def overflow(self) -> int:
+        """Latencies outside the histograms' range.
+
+        Rates are left out: an answer that came in one burst has no upper bound, and clipping
+        it says nothing about the clock.
+        """
+        return sum(
+            hist.overflow
+            for (_key, metric), hist in self.histograms.items()
+            if CATALOGUE[metric].unit == "ms"
+        )
+
+    def histogram(self, model: str, workload: str, phase: str, metric: str) -> Histogram:
+        """The merged histogram, empty where nothing was recorded."""
+        return self.histograms.get(((model, workload, phase), metric), Histogram())
+
+    def live(self, window_s: float = 10.0) -> tuple[Live, ...]:
+        """One row per key seen so far, in the order of their appearance."""
+        since = self._latest_ns - int(window_s * NS)
+        recent = [item for item in self._recent if item.end_ns > since]
+        span_s = (self._latest_ns - min((item.start_ns for item in recent), default=0)) / NS
+        return tuple(self._live(key, counts, recent, span_s) for key, counts in self.counts.items())
+
+    def _live(self, key: Key, counts: Counts, recent: list[_Recent], span_s: float) -> Live:
+        ttft, requests = Histogram(), counts.requests()
+        for item in recent:
+            if key in item.ttft:
+                ttft.merge(item.ttft[key])
+        p50, p99 = (None if q is None else q / SCALE for q in ttft.quantiles((0.5, 0.99)))
+        tokens = sum(item.tokens[key] for item in recent)
+        return Live(
+            model=key[0],
+            workload=key[1],
+            phase=key[2],
+            in_flight=counts.in_flight,
+            scheduled=requests.scheduled,
+            ok=requests.ok,
+            failed=requests.failed,
+            dropped=requests.dropped,
+            outcomes=dict(counts.outcomes),
+            ttft_p50_ms=p50,
+            ttft_p99_ms=p99,
+            output_tok_s=tokens / span_s if recent and span_s > 0 else None,
+        )
+
+    def _remember(self, recent: _Recent) -> None:
+        self._latest_ns = max(self._latest_ns, recent.end_ns)
+        self._recent.append(recent)
+        while self._recent and self._recent[0].end_ns < self._latest_ns - 60 * NS:
+            self._recent.popleft()
+
+
+@dataclass(slots=True)
+class _Recent:
+    start_ns: int
+    end_ns: int
+    ttft: dict[Key, Histogram] = field(default_factory=dict)
+    tokens: Counter[Key] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Source:
+    last: int = 0
+    missing: set[int] = field(default_factory=set)
+
+    def accept(self, seq: int) -> bool:
+        if seq in self.missing:
+            self.missing.remove(seq)
+            return True
+        if seq <= self.last:
+            return False
+        self.expect(seq - 1)
+        self.last = seq
+        return True
+
+    def expect(self, seq: int) -> None:
+        if seq > self.last:
+            self.missing.update(range(self.last + 1, seq + 1))
+            self.last = seq
+
+
+def _key(names: Sequence[str]) -> Key:
+    model, workload, phase = names
+    return model, workload, phase
