@@ -1,0 +1,271 @@
+"""What a chat-completions response said, and when each piece of it arrived.
+
+`decode` turns a finished `Tape` into an `Answer`; `FirstToken` looks for the first generated
+token while a stream is still running. Both read a chunk with the same rules, so a timeout and
+a reported TTFT can never disagree about what a token is.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from loadlib.metrics import Instants
+from loadlib.sse import Event, EventDecoder, EventTooLongError
+from loadlib.tape import Tape
+
+
+class _Function(msgspec.Struct):
+    name: Any = None
+    arguments: Any = None
+
+
+class _ToolCall(msgspec.Struct):
+    index: Any = 0
+    function: _Function | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: Any = None
+    reasoning_content: Any = None  # DeepSeek, vLLM, SGLang
+    reasoning: Any = None  # OpenRouter, newer vLLM
+    refusal: Any = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    message: _Delta | None = None  # the same fields, in a response that is not a stream
+    finish_reason: Any = None
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[_Choice] | None = None
+    usage: _Usage | None = None
+    error: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+
+
+@dataclass(slots=True)
+class Answer:
+    """A decoded response. Token counts are the server's own, `None` where it sent none."""
+
+    parts: dict[str, list[str]] = field(default_factory=dict)  # text | reasoning | refusal
+    tool_calls: dict[int, list[str]] = field(default_factory=dict)  # index → [name, arguments]
+    finish_reason: str | None = None
+    done: bool = False  # `[DONE]` was seen, or the body was one JSON object
+    error: str | None = None  # an error object inside the response
+    malformed: str | None = None  # what could not be read
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    event_ns: Instants = field(default_factory=lambda: np.empty(0, np.int64))
+    first_output_ns: int | None = None
+    coalesced: int = 0
+
+    @property
+    def text(self) -> str:
+        """The answer proper."""
+        return "".join(self.parts.get("text", ()))
+
+    @property
+    def generated(self) -> str:
+        """Everything generated, for counting tokens where the server did not."""
+        calls = [part for call in self.tool_calls.values() for part in call]
+        return "".join([piece for pieces in self.parts.values() for piece in pieces] + calls)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer has an end the server meant."""
+        return self.done or self.finish_reason is not None
+
+
+class FirstToken:
+    """Feed it the reads of a running stream; `seen` turns true at the first generated token."""
+
+    __slots__ = ("_decoder", "seen")
+
+    def __init__(self) -> None:
+        self._decoder = EventDecoder()
+        self.seen = False
+
+    def feed(self, data: bytes) -> bool:
+        """Whether the stream has shown a token by the end of `data`."""
+        if self.seen:
+            return True
+        try:
+            events = self._decoder.feed(data)
+        except EventTooLongError:
+            return False
+        for event in events:
+            chunk = _chunk(event)
+            if chunk is not None and any(_pieces(chunk)):
+                self.seen = True
+                break
+        return self.seen
+
+
+def decode(tape: Tape) -> Answer:
+    """Read a finished response, stream or not; never raises for what a server sent."""
+    answer = Answer()
+    try:
+        if tape.is_stream:
+            _read_stream(tape, answer)
+        else:
+            _read_object(tape.body, answer)
+    except (zlib.error, EventTooLongError) as problem:
+        answer.malformed = str(problem)
+    return answer
+
+
+def _read_stream(tape: Tape, answer: Answer) -> None:
+    decoder, instants, last_ns = EventDecoder(), [], None
+    for at_ns, data in tape.plain_reads():
+        for event in decoder.feed(data):
+            if not _take(event, at_ns, answer):
+                continue
+            instants.append(at_ns)
+            answer.coalesced += at_ns == last_ns
+            last_ns = at_ns
+    if tape.reads:
+        at_ns = tape.reads[-1][0]
+        for event in decoder.close():
+            # A stream cut inside an event is truncated, which is not the same as malformed.
+            if _chunk(event) is not None and _take(event, at_ns, answer):
+                instants.append(at_ns)
+                answer.coalesced += at_ns == last_ns
+            elif event.data.strip() == b"[DONE]":
+                answer.done = True
+    answer.event_ns = np.array(instants, np.int64)
+
+
+def _take(event: Event, at_ns: int, answer: Answer) -> bool:
+    """Add one event to the answer; whether it carried generated content."""
+    if event.data.strip() == b"[DONE]":
+        answer.done = True
+        return False
+    if answer.done:
+        return False
+    chunk = _chunk(event)
+    if chunk is None:
+        answer.malformed = answer.malformed or f"not a chat completion chunk: {event.data[:80]!r}"
+        return False
+    if chunk.error is not None or event.name == b"error":
+        answer.error = answer.error or _error_text(chunk.error)
+        return False
+    _take_usage(chunk, answer)
+    return _take_pieces(chunk, at_ns, answer)
+
+
+def _chunk(event: Event) -> _Chunk | None:
+    try:
+        return _decode_chunk(event.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _pieces(chunk: _Chunk) -> Iterator[tuple[str, str]]:
+    """(kind, text) of everything generated in a chunk; empty strings are not generated."""
+    for choice in chunk.choices or ():
+        delta = choice.delta or choice.message
+        if delta is None:
+            continue
+        for kind, value in (
+            ("reasoning", delta.reasoning_content or delta.reasoning),
+            ("text", delta.content),
+            ("refusal", delta.refusal),
+        ):
+            if isinstance(value, str) and value:
+                yield kind, value
+        for call in delta.tool_calls or ():
+            if call.function is not None and (call.function.name or call.function.arguments):
+                yield "tool", ""
+
+
+def _take_pieces(chunk: _Chunk, at_ns: int, answer: Answer) -> bool:
+    generated = False
+    for kind, value in _pieces(chunk):
+        generated = True
+        if kind != "tool":
+            answer.parts.setdefault(kind, []).append(value)
+        if kind != "reasoning" and answer.first_output_ns is None:
+            answer.first_output_ns = at_ns
+    for choice in chunk.choices or ():
+        if isinstance(choice.finish_reason, str):
+            answer.finish_reason = choice.finish_reason[:40]
+        delta = choice.delta or choice.message
+        for call in (delta.tool_calls if delta else None) or ():
+            _take_tool_call(call, answer)
+    return generated
+
+
+def _take_tool_call(call: _ToolCall, answer: Answer) -> None:
+    if call.function is None:
+        return
+    index = call.index if isinstance(call.index, int) else 0
+    parts = answer.tool_calls.setdefault(index, ["", ""])
+    for slot, value in enumerate((call.function.name, call.function.arguments)):
+        if isinstance(value, str):
+            parts[slot] += value
+
+
+def _take_usage(chunk: _Chunk, answer: Answer) -> None:
+    usage = chunk.usage
+    if usage is None:
+        return
+    # Servers that repeat usage send running totals: the last one stands.
+    answer.input_tokens = _count(usage.prompt_tokens, answer.input_tokens)
+    answer.output_tokens = _count(usage.completion_tokens, answer.output_tokens)
+    if usage.prompt_tokens_details:
+        answer.cached_tokens = _count(
+            usage.prompt_tokens_details.cached_tokens, answer.cached_tokens
+        )
+    if usage.completion_tokens_details:
+        answer.reasoning_tokens = _count(
+            usage.completion_tokens_details.reasoning_tokens, answer.reasoning_tokens
+        )
+
+
+def _count(value: int | None, known: int | None) -> int | None:
+    return value if value is not None and value >= 0 else known
+
+
+def _read_object(body: bytes, answer: Answer) -> None:
+    chunk = _chunk(Event(b"", body))
+    if chunk is None or (chunk.choices is None and chunk.error is None):
+        answer.malformed = f"not a chat completion: {body[:80]!r}"
+        return
+    if chunk.error is not None:
+        answer.error = _error_text(chunk.error)
+        return
+    answer.done = True
+    _take_usage(chunk, answer)
+    # The whole answer came at once: it has an end but no first token of its own.
+    _take_pieces(chunk, 0, answer)
+    answer.first_output_ns = None
+
+
+def _error_text(error: object) -> str:
+    if isinstance(error, dict):
+        return str(error.get("message") or error.get("code") or error)[:200]
+    return str(error)[:200] if error is not None else "error event"

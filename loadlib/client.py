@@ -1,0 +1,337 @@
+"""`Prompt` → `Sample`, through the openai SDK on a recording transport.
+
+Only programming errors raise from `Client.send`; everything a server can do is an `Outcome`.
+Differences between providers live in `QUIRKS` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import httpx2
+import msgspec
+import openai
+
+from loadlib import tokens
+from loadlib.answer import Answer, decode
+from loadlib.catalog import Model
+from loadlib.errors import PreflightError
+from loadlib.prompt import Prompt
+from loadlib.redact import redact
+from loadlib.sample import Outcome, Sample
+from loadlib.tape import Fault, Tape
+from loadlib.transport import (
+    TAPE,
+    LiveTransport,
+    SdkTransport,
+    TapeTransport,
+    begin_tape,
+    current_tape,
+    proxy_for,
+    tape_of,
+)
+from loadlib.wire import Deadlines
+
+PLACEHOLDER_KEY = "none"  # the SDK insists on a key; servers without authentication ignore it
+
+
+@dataclass(frozen=True, slots=True)
+class Quirk:
+    """How one family of models departs from the plain chat-completions request."""
+
+    models: re.Pattern[str]
+    cap_field: str = "max_tokens"
+
+
+QUIRKS: dict[str, Quirk] = {
+    # OpenAI's reasoning models refuse `max_tokens`.
+    "openai": Quirk(re.compile(r"^(o\d|gpt-5)"), cap_field="max_completion_tokens"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prompt with the bytes that will be sent for it."""
+
+    prompt: Prompt
+    body: bytes
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Which arrival a request answers. `intended_ns` is on the monotonic clock."""
+
+    index: int
+    phase: str
+    model: str
+    workload: str
+    intended_ns: int
+    attempt: int = 1
+    name: str | None = None
+
+
+Deliver = Callable[[Call, Sample, Answer], None]
+
+
+class Client:
+    """One per process. `deliver` gets every finished attempt exactly once."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Model],
+        deadlines: Deadlines,
+        deliver: Deliver,
+        *,
+        mode: str = "tape",
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.models, self._deadlines, self._deliver = models, deadlines, deliver
+        self._mode, self._environ = mode, environ
+        self.secrets = tuple(
+            key for m in models.values() if (key := _key(m, environ)) != PLACEHOLDER_KEY
+        )
+        self._sdks: dict[tuple[str, str], openai.OpenAI] = {}
+        self._tape = TapeTransport(deadlines)
+
+    # -- before the run ------------------------------------------------------------------------
+
+    def notices(self) -> tuple[str, ...]:
+        """What a reader must know about the clock that measures each endpoint."""
+        proxied = [m.name for m in self.models.values() if proxy_for(m.base_url) is not None]
+        said = [f"{name}: through a proxy, on the SDK's own transport" for name in proxied]
+        if self._mode == "sdk":
+            said.append("client: sdk: measured through the SDK's own transport")
+        return tuple(said)
+
+    def warm(self) -> None:
+        """Run every code path of a request once, without the network (first use costs 60 ms)."""
+        chunk = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'
+
+        def answer(request: httpx2.Request) -> httpx2.Response:
+            tape = Tape(status=200, sent_ns=0, first_byte_ns=1, end_ns=1, reads=[(1, chunk)],
+                        headers={"content-type": "text/event-stream"})  # fmt: skip
+            request.extensions[TAPE] = tape
+            return httpx2.Response(200)
+
+        for model in self.models.values():
+            sdk = _sdk(model, PLACEHOLDER_KEY, httpx2.MockTransport(answer))
+            prepared = self.prepare(
+                Prompt(model.name, "warm", [{"role": "user", "content": "x"}], 1)
+            )
+            tape, error = _post(sdk, prepared.body)
+            self._sample(Call(0, "warm", model.name, "warm", 0), prepared, tape, error)
+
+    def check(self, model: Model) -> str | None:
+        """Preflight: `GET {base_url}/models`, no completion. A remark, or None where all is well.
+
+        Raises:
+            PreflightError: no key, unreachable, TLS failure, or the key is refused.
+        """
+        if model.api_key_env and not self._environ.get(model.api_key_env, "").strip():
+            raise PreflightError(
+                f"{model.name}: environment variable {model.api_key_env} is not set or empty"
+            )
+        try:
+            self._for(model).get("/models", cast_to=httpx2.Response)
+        except openai.APIStatusError as error:
+            if error.status_code in (401, 403):
+                raise PreflightError(
+                    f"{model.name}: {model.base_url} refuses the key"
+                    f"{f' in {model.api_key_env}' if model.api_key_env else ''}"
+                    f" (HTTP {error.status_code})"
+                ) from None
+            if error.status_code not in (404, 405):
+                return f"{model.name}: GET /models answered HTTP {error.status_code}"
+        except openai.APIConnectionError as error:
+            reason = redact(str(error.__cause__ or error), self.secrets)
+            raise PreflightError(f"{model.name}: {model.base_url}: {reason}") from None
+        return None
+
+    def prepare(self, prompt: Prompt) -> Prepared:
+        """Build the request body, before its clock starts."""
+        model = self.models[prompt.model]
+        quirk = QUIRKS.get(model.provider or "")
+        plain = quirk is None or not quirk.models.match(model.wire)
+        cap = "max_tokens" if quirk is None or plain else quirk.cap_field
+        body = msgspec.json.encode(
+            {
+                "model": model.wire,
+                "messages": prompt.messages,
+                cap: prompt.max_tokens,
+                "stream": True,
+                "stream_options": {"include_usage": True},
+                **prompt.extra_body,
+            }
+        )
+        return Prepared(prompt, body, hashlib.sha256(body).hexdigest()[:16])
+
+    # -- during the run ------------------------------------------------------------------------
+
+    def send(self, prepared: Prepared, call: Call) -> tuple[Sample, Answer]:
+        """Send one prepared request, wait until it is over, deliver and return its sample."""
+        sdk = self._for(self.models[call.model])
+        error: openai.APIError | None = None
+        tape = begin_tape()
+        try:
+            tape, error = _post(sdk, prepared.body)
+        except BaseException:
+            # The greenlet was killed: what is on the tape so far still counts, as cancelled.
+            tape = current_tape()
+            tape.fault = Fault(Outcome.CANCELLED, "cancelled", "stopped by the load generator")
+            raise
+        finally:
+            sample, answer = self._sample(call, prepared, tape, error)
+            self._deliver(call, sample, answer)
+        return sample, answer
+
+    def live(self, model: Model, begin: Callable[[], Call]) -> openai.OpenAI:
+        """The SDK for a user's own code; each request it makes becomes one delivered sample."""
+
+        def finish(call: object, request: httpx2.Request, tape: Tape) -> None:
+            assert isinstance(call, Call)
+            chat = request.url.path.endswith("/chat/completions")
+            sample, answer = self._sample(call, None, tape, None, chat=chat)
+            self._deliver(call, sample, answer)
+
+        transport = LiveTransport(self._deadlines, begin, finish)
+        return _sdk(model, _key(model, self._environ), transport)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._tape.close()
+        for sdk in self._sdks.values():
+            sdk.close()
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _for(self, model: Model) -> openai.OpenAI:
+        key = (model.base_url, model.api_key_env or "")
+        if key not in self._sdks:
+            proxy = proxy_for(model.base_url)
+            transport: httpx2.BaseTransport = self._tape
+            if proxy is not None or self._mode == "sdk":
+                transport = SdkTransport(self._deadlines, proxy)
+            self._sdks[key] = _sdk(model, _key(model, self._environ), transport)
+        return self._sdks[key]
+
+    def _sample(
+        self,
+        call: Call,
+        prepared: Prepared | None,
+        tape: Tape,
+        error: openai.APIError | None,
+        *,
+        chat: bool = True,
+    ) -> tuple[Sample, Answer]:
+        answer = decode(tape) if tape.status == 200 and chat else Answer(done=tape.status == 200)
+        outcome, cause, message = _outcome(tape, answer, error)
+        prompt = prepared.prompt if prepared else None
+        model = self.models[call.model]
+        usage = _usage(answer, prompt, model)
+        events = answer.event_ns
+        good = outcome is Outcome.OK
+        sample = Sample(
+            index=call.index, phase=call.phase, model=call.model, workload=call.workload,
+            attempt=call.attempt, outcome=outcome, cause=cause,
+            error=redact(message, self.secrets) if message else None,
+            intended_ns=call.intended_ns, sent_ns=tape.sent_ns, flushed_ns=tape.flushed_ns,
+            first_byte_ns=tape.first_byte_ns,
+            first_token_ns=int(events[0]) if len(events) else None,
+            first_output_ns=answer.first_output_ns,
+            second_token_ns=int(events[1]) if len(events) > 1 else None,
+            last_token_ns=int(events[-1]) if len(events) else None,
+            end_ns=tape.end_ns or tape.sent_ns or call.intended_ns,
+            status=tape.status, finish_reason=answer.finish_reason,
+            events=len(events), coalesced=answer.coalesced,
+            connect_ns=tape.connect_ns, tls_ns=tape.tls_ns, conn_reused=tape.conn_reused,
+            request_id=redact(tape.headers.get("x-request-id", ""), self.secrets)[:100] or None,
+            prompt_sha=prepared.sha if prepared else None,
+            prompt_bytes=len(prepared.body) if prepared else None,
+            asked_tokens=prompt.asked_tokens if prompt else None,
+            cut_tokens=prompt.cut_tokens if prompt else None,
+            quality=prompt.check(answer.text) if prompt and prompt.check and good else None,
+            cost_usd=_cost(model, usage), **usage,
+        )  # fmt: skip
+        return sample, answer
+
+
+def _key(model: Model, environ: Mapping[str, str]) -> str:
+    return environ.get(model.api_key_env or "", "").strip() or PLACEHOLDER_KEY
+
+
+def _sdk(model: Model, key: str, transport: httpx2.BaseTransport) -> openai.OpenAI:
+    # No redirects: a key must not follow one to another host. No retries: each is a sample.
+    http = httpx2.Client(transport=transport, follow_redirects=False, trust_env=False)
+    return openai.OpenAI(api_key=key, base_url=model.base_url, max_retries=0, http_client=http)
+
+
+def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, openai.APIError | None]:
+    try:
+        response = sdk.post("/chat/completions", content=body, cast_to=httpx2.Response)
+    except openai.APIStatusError as error:
+        return tape_of(error.response.request), error
+    except openai.APIConnectionError as error:
+        return tape_of(error.request), error
+    return tape_of(response.request), None
+
+
+def _outcome(
+    tape: Tape, answer: Answer, error: openai.APIError | None
+) -> tuple[Outcome, str | None, str | None]:
+    """(outcome, cause, message) of an exchange: the network's word first, then HTTP's."""
+    if tape.fault is not None:
+        return tape.fault.outcome, tape.fault.cause, tape.fault.message
+    if tape.status != 200:
+        return _status_outcome(tape, error)
+    if answer.error is not None:
+        return Outcome.SERVER_ERROR, "in_stream", answer.error
+    if answer.malformed is not None:
+        return Outcome.MALFORMED, "body", answer.malformed
+    if not answer.complete:
+        return Outcome.TRUNCATED, "no_end", "the stream ended without finish_reason or [DONE]"
+    return Outcome.OK, None, None
+
+
+def _status_outcome(tape: Tape, error: openai.APIError | None) -> tuple[Outcome, str, str]:
+    status = tape.status or 0
+    code = str(getattr(error, "code", None) or getattr(error, "type", None) or "")
+    message = str(getattr(error, "message", "") or tape.body[:200].decode("utf-8", "replace"))
+    if status in (429, 529):
+        cause = "quota" if "quota" in code else str(status)
+        return Outcome.THROTTLED, cause, message
+    if status in (401, 403):
+        return Outcome.REJECTED, "auth", message
+    if status >= 500:
+        return Outcome.SERVER_ERROR, str(status), message
+    if 300 <= status < 400:
+        return Outcome.REJECTED, "redirect", "redirected; loadlib does not follow with a key"
+    return Outcome.REJECTED, redact(code, ())[:40] or str(status), message
+
+
+def _usage(answer: Answer, prompt: Prompt | None, model: Model) -> dict[str, int | str | None]:
+    """Token counts: the server's where it gave them, local ones where it answered without."""
+    source: str | None = "server"
+    sent, got = answer.input_tokens, answer.output_tokens
+    if sent is None or got is None:
+        source = ("local" if model.exact else "estimate") if answer.complete else None
+        if answer.complete:
+            sent = sent if sent is not None else (prompt.tokens if prompt else None)
+            encoding = model.encoding or "o200k_base"
+            got = got if got is not None else tokens.count(answer.generated, encoding)
+    return {
+        "input_tokens": sent, "output_tokens": got, "cached_tokens": answer.cached_tokens,
+        "reasoning_tokens": answer.reasoning_tokens,
+        "tokens_source": source if sent is not None or got is not None else None,
+    }  # fmt: skip
+
+
+def _cost(model: Model, usage: Mapping[str, int | str | None]) -> float | None:
+    sent, got, cached = (usage[k] for k in ("input_tokens", "output_tokens", "cached_tokens"))
+    if not isinstance(sent, int) or not isinstance(got, int):
+        return None
+    return model.cost_usd(sent, got, cached if isinstance(cached, int) else None)
