@@ -1,0 +1,186 @@
+"""How single values of a scenario are read, checked, written back and described to editors.
+
+Each annotated type turns what people write (`10s`, `8k`, `5/s`) into a number in the unit of its
+name, and serialises it to the same text. A Python caller may pass the number itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from loadlib import units
+from loadlib.schedule import S
+
+FROM_YAML = {"yaml": True}
+"""Validation context of text: there a bare number has no unit and is refused."""
+
+
+def not_yet(what: str) -> ValueError:
+    """The refusal of something the design knows and this version does not act on."""
+    return ValueError(f"{what} is not supported yet")
+
+
+def _typed(value: object, info: ValidationInfo) -> bool:
+    """Whether `value` is already in the unit of the field (a Python caller, not a file)."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and not (info.context or {}).get("yaml")
+
+
+def _duration(value: object, info: ValidationInfo) -> object:
+    return value if _typed(value, info) else units.duration_ns(value)
+
+
+def _seconds(value: object, info: ValidationInfo) -> object:
+    return value if _typed(value, info) else units.duration_ns(value) / S
+
+
+def _rate(value: object, info: ValidationInfo) -> object:
+    if isinstance(value, (list, dict)):
+        raise not_yet("a rate that changes over time (points)")
+    return value if _typed(value, info) else units.rate_per_s(value)
+
+
+def _counts(value: object) -> object:
+    if isinstance(value, dict):
+        kinds = {"uniform", "lognormal", "table"} & value.keys()
+        if kinds:
+            raise not_yet(f"a distribution of lengths ({min(kinds)})")
+        raise ValueError("should be a number or a list of numbers")
+    many = value if isinstance(value, (list, tuple)) else [value]
+    if not many:
+        raise ValueError("should not be an empty list")
+    counts = tuple(units.count(item) for item in many)
+    if 0 in counts:
+        raise ValueError("should be 1 or more")
+    return counts
+
+
+def _depths(value: object) -> object:
+    many: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    depths = [item for item in many if type(item) in (int, float) and 0 <= item <= 1]
+    if not many or len(depths) != len(many):
+        raise ValueError("should be a share of the document from 0 to 1, or a list of them")
+    return tuple(map(float, depths))
+
+
+def as_tuple(value: object) -> object:
+    """A YAML list as the tuple it is kept as; anything else unchanged, to be refused later."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _scalar_or_list(values: Sequence[Any]) -> Any:
+    return values[0] if len(values) == 1 else list(values)
+
+
+def check_name(value: str) -> str:
+    """`value`, if it can name a model, a workload or a phase; else `ValueError`."""
+    if not value.strip() or value != value.strip():
+        raise ValueError("a name is not empty and neither begins nor ends with a space")
+    if len(value) > 200 or not value.isprintable():
+        raise ValueError("a name has at most 200 printable characters")
+    return value
+
+
+def _env_name(value: str) -> str:
+    """An environment variable's name, and not its content pasted by mistake."""
+    random = len(value) >= 20 and "_" not in value and any(c.isdigit() for c in value)
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,99}", value) or random:
+        raise ValueError(
+            "should be the name of an environment variable, such as LOCAL_API_KEY "
+            "(the key itself does not belong in a scenario)"
+        )
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or re.search(r"\s", value):
+        raise ValueError("should be a URL such as http://127.0.0.1:8080/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("should be a URL without user, password, query or fragment")
+    return value.rstrip("/")
+
+
+_COUNT_TEXT = r"^\s*[0-9]+(\.[0-9]+)?\s*(Ki|Mi|k|K|M)?\s*$"
+_COUNT_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _COUNT_TEXT}],
+    "examples": ["8k", "16Ki", 64],
+}
+_TIME_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|m|min|h)\s*)+$",
+    "examples": ["10s", "800ms", "2m"],
+}
+_RATE_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^\s*[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\s*/\s*(s|sec|m|min|h)\s*$",
+    "examples": ["5/s", "300/m"],
+}
+_DEPTH_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
+
+
+def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "array", "minItems": 1, "items": schema}]}
+
+
+Name = Annotated[str, AfterValidator(check_name)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+Count = Annotated[int, BeforeValidator(units.count), Field(ge=1), WithJsonSchema(_COUNT_SCHEMA)]
+Counts = Annotated[
+    tuple[int, ...],
+    BeforeValidator(_counts),
+    PlainSerializer(_scalar_or_list),
+    WithJsonSchema(_one_or_many(_COUNT_SCHEMA)),
+]
+Depths = Annotated[
+    tuple[float, ...],
+    BeforeValidator(_depths),
+    PlainSerializer(_scalar_or_list),
+    WithJsonSchema(_one_or_many(_DEPTH_SCHEMA)),
+]
+Duration = Annotated[
+    int,
+    BeforeValidator(_duration),
+    Field(gt=0),
+    PlainSerializer(units.format_duration),
+    WithJsonSchema(_TIME_SCHEMA),
+]
+Seconds = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(gt=0),
+    PlainSerializer(lambda value: units.format_duration(round(value * S))),
+    WithJsonSchema(_TIME_SCHEMA),
+]
+Rate = Annotated[
+    float,
+    BeforeValidator(_rate),
+    Field(gt=0, le=1e6),
+    PlainSerializer(units.format_rate),
+    WithJsonSchema(_RATE_SCHEMA),
+]
+EnvName = Annotated[str, AfterValidator(_env_name)]
+Url = Annotated[str, AfterValidator(_url)]
+Usd = Annotated[float, Field(ge=0)]
+
+
+def broken(message: str, *path: str | int) -> PydanticCustomError:
+    """An error that stands at `path` below the model that raises it."""
+    return PydanticCustomError("scenario", "{message}", {"message": message, "path": path})

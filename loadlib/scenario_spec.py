@@ -1,0 +1,460 @@
+"""The values a scenario is made of: frozen, validated, free of I/O.
+
+Field names inside carry units (`duration_ns`); the keys people write are their aliases
+(`duration: 10s`). What the design knows but nothing acts on yet is refused by name
+(`NOT_YET`), never ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Annotated, Any, Literal, Protocol
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema
+
+from loadlib.errors import UsageError, nearest
+from loadlib.scenario_fields import (
+    Count,
+    Counts,
+    Depths,
+    Duration,
+    EnvName,
+    Name,
+    Names,
+    Rate,
+    Seconds,
+    Url,
+    Usd,
+    as_tuple,
+    broken,
+)
+from loadlib.schedule import expected_requests
+from loadlib.slo import Objective, parse, undecidable
+
+NOT_YET: dict[str, frozenset[str]] = {
+    "ModelSpec": frozenset({"limits"}),
+    "WorkloadSpec": frozenset({"history", "think_time"}),
+    "Phase": frozenset({"shape", "speed"}),
+}
+"""Keys of the design that nothing acts on yet, by the class they belong to."""
+
+
+class Spec(BaseModel):
+    """Shared rules: nothing unknown, nothing coerced, nothing changed afterwards."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+
+class Price(Spec):
+    """List price of a model of one's own."""
+
+    input_usd_per_mtok: Usd = Field(description="US dollars per million prompt tokens")
+    output_usd_per_mtok: Usd = Field(description="US dollars per million output tokens")
+
+
+class ModelSpec(Spec):
+    """A catalogue name, or an endpoint of one's own. A plain string is short for `{name: …}`."""
+
+    name: Name = Field(description="a catalogue name, or any name for an endpoint of your own")
+    model: Name | None = Field(None, description="what is sent on the wire; default: name")
+    base_url: Url | None = Field(
+        None, description="OpenAI-compatible endpoint, up to and including /v1"
+    )
+    api_key_env: EnvName | None = Field(
+        None, description="environment variable that holds the key (never the key)"
+    )
+    context_window: Count | None = Field(None, description="tokens of prompt and answer together")
+    price: Price | None = Field(None, description="list price, where no catalogue knows it")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"name": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [{"type": "string", "description": "a catalogue name"}, schema]}
+
+
+class WorkloadSpec(Spec):
+    """What to send, and in which proportion."""
+
+    kind: Literal["chat", "long_context"]
+    weight: float = Field(1, ge=0, description="share of the requests, relative to the others")
+    models: Names | None = Field(None, description="only these models; default: all")
+    data: str | None = Field(
+        None, min_length=1, description="conversations, JSONL; relative to the scenario file"
+    )
+    prompt_tokens: Counts | None = Field(
+        None, description="whole prompt as billed: a number, or a list to go round"
+    )
+    output_tokens: Counts = Field((128,), description="cap: a number, or a list to go round")
+    turns: Count | None = Field(None, description="at most so many turns of a conversation")
+    system: str | None = Field(None, description="system message in front of every prompt")
+    check: bool | None = Field(None, description="whether answers are checked; default: if known")
+    extra_body: dict[str, Any] = Field({}, description="merged into the request body as it is")
+    skip_invalid: bool = Field(default=False, description="skip broken lines of the data file")
+    depth: Depths | None = Field(
+        None, description="where the fact is planted, 0 (start) to 1 (end); default: spread"
+    )
+    prefix: Literal["unique", "shared"] = Field(
+        "unique", description="shared: all documents of a length begin alike (prefix caches help)"
+    )
+
+    @field_validator("extra_body")
+    @classmethod
+    def _ours(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for key in sorted(OWN_BODY_KEYS.keys() & value.keys()):
+            raise ValueError(f"{key} is set by loadlib itself ({OWN_BODY_KEYS[key]})")
+        return value
+
+    @model_validator(mode="after")
+    def _fitting(self) -> WorkloadSpec:
+        for key in sorted(self.model_fields_set):
+            kind = ONLY_FOR.get(key)
+            if kind is not None and kind != self.kind and getattr(self, key) is not None:
+                raise broken(f"{key} belongs to kind: {kind}, not {self.kind}", key)
+        if self.kind == "long_context" and self.prompt_tokens is None:
+            raise broken("long_context needs prompt_tokens, such as [8k, 32k, 128k]")
+        return self
+
+
+OWN_BODY_KEYS = {
+    "model": "models",
+    "messages": "the workload",
+    "stream": "always true",
+    "stream_options": "usage is always asked for",
+    "max_tokens": "output_tokens",
+    "max_completion_tokens": "output_tokens",
+}
+
+ONLY_FOR: dict[str, str] = {
+    "data": "chat",
+    "turns": "chat",
+    "skip_invalid": "chat",
+    "depth": "long_context",
+    "prefix": "long_context",
+}
+"""Workload keys that one kind alone acts on."""
+
+
+class Phase(Spec):
+    """A stretch of load: how requests arrive, and what ends it."""
+
+    kind: Literal["warmup", "measure"] = Field(alias="phase")
+    name: Name | None = Field(
+        None, description="unique; default: the kind, then measure-2 and so on"
+    )
+    duration_ns: Duration | None = Field(None, alias="duration")
+    requests: Count | None = Field(None, description="per model with per: model")
+    arrival: Literal["closed", "constant", "poisson"]
+    users: Count | None = Field(None, description="closed loop: users at once")
+    rate: Rate | None = Field(None, description="open loop: arrivals per second")
+    max_in_flight: Count = Field(100, description="open loop: requests at once, at most")
+    when_full: Literal["wait", "drop"] = Field(
+        "wait", description="an arrival at the ceiling waits (up to first_token), or is dropped"
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Phase:
+        if (self.duration_ns is None) == (self.requests is None):
+            raise broken("a phase ends by duration or by requests: give exactly one of them")
+        if self.closed:
+            self._refuse("rate", "max_in_flight", "when_full")
+            if self.users is None:
+                raise broken("arrival: closed needs users")
+        else:
+            self._refuse("users")
+            if self.rate is None:
+                raise broken(f"arrival: {self.arrival} needs a rate, such as 5/s")
+        expected = expected_requests(self)
+        if expected is not None and expected < 1:
+            raise broken("plans no request at all: rate × duration is below 1")
+        return self
+
+    def _refuse(self, *keys: str) -> None:
+        for key in keys:
+            if key in self.model_fields_set and getattr(self, key) is not None:
+                raise broken(f"{key} means nothing with arrival: {self.arrival}", key)
+
+    @property
+    def closed(self) -> bool:
+        """Whether a new request waits for an answer, so that queueing stays invisible."""
+        return self.arrival == "closed"
+
+    @property
+    def label(self) -> str:
+        """`poisson 5/s` or `closed, 10 users`."""
+        if self.rate is None:
+            return f"closed, {self.users} user{'s' if self.users != 1 else ''}"
+        return f"{self.arrival} {self.rate:g}/s"
+
+
+class Budget(Spec):
+    """What a run may spend in total before it stops itself."""
+
+    max_usd: float | None = Field(None, gt=0)
+    max_output_tokens: Count | None = None
+    max_requests: Count | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> Budget:
+        if self.max_usd is self.max_output_tokens is self.max_requests is None:
+            raise broken("names no limit: max_usd, max_output_tokens or max_requests")
+        return self
+
+
+class Timeouts(Spec):
+    """How long to wait for what, in seconds."""
+
+    connect_s: Seconds = Field(5.0, alias="connect")
+    first_token_s: Seconds = Field(60.0, alias="first_token")
+    idle_s: Seconds = Field(30.0, alias="idle")
+    total_s: Seconds = Field(300.0, alias="total")
+
+
+class Endpoint(Protocol):
+    """What of a resolved model decides the order of a run."""
+
+    @property
+    def name(self) -> str:
+        """As in the scenario."""
+
+    @property
+    def base_url(self) -> str:
+        """Where it is served."""
+
+    @property
+    def own(self) -> bool:
+        """Whether it is the user's own server, where models compete for the same machine."""
+
+
+Group = tuple[str, str]
+"""(model, workload)."""
+
+
+class Scenario(Spec):
+    """Everything a run needs to know. Equal scenarios make equal runs."""
+
+    version: Literal[1]
+    name: Name = "scenario"
+    target: Literal["simulator", "live"] | None = Field(
+        None, description="live must be written for a public host"
+    )
+    models: Annotated[tuple[ModelSpec, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    per: Literal["model", "total"] = Field(
+        "model", description="whether rate, users and requests hold per model or for all together"
+    )
+    workloads: Annotated[dict[Name, WorkloadSpec], Field(min_length=1)]
+    load: Annotated[tuple[Phase, ...], BeforeValidator(as_tuple), Field(min_length=1)]
+    order: Literal["auto", "interleaved", "sequential"] = "auto"
+    slo: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
+    budget: Budget | None = None
+    timeouts: Timeouts = Timeouts()
+    seed: int = Field(42, ge=0, lt=2**63)
+    client: Literal["tape", "sdk"] = Field(
+        "tape", description="sdk: the plain SDK path, as the cross-check of the tape"
+    )
+
+    @field_validator("slo", mode="before")
+    @classmethod
+    def _lines(cls, value: object) -> object:
+        """`- chat: ttft < 1s` without quotes is a mapping to YAML; it means the same."""
+        if value is None:
+            return ()
+        if isinstance(value, list):
+            return [
+                f"{key}: {text}"
+                if isinstance(item, dict)
+                and len(item) == 1
+                and isinstance(text := next(iter(item.values())), str)
+                and (key := next(iter(item)))
+                else item
+                for item in value
+            ]
+        return value
+
+    @field_validator("load")
+    @classmethod
+    def _phases(cls, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        """Unnamed phases get the first free `measure`, `measure-2` …"""
+        taken: set[str] = set()
+        for position, phase in enumerate(phases):
+            if phase.name is not None and phase.name in taken:
+                raise broken(f"a second phase named {phase.name!r}", position, "name")
+            taken |= {phase.name} if phase.name is not None else set()
+        named = []
+        for phase in phases:
+            name, number = phase.name or phase.kind, 1
+            while phase.name is None and name in taken:
+                number += 1
+                name = f"{phase.kind}-{number}"
+            taken.add(name)
+            named.append(phase.model_copy(update={"name": name}))
+        if not any(phase.kind == "measure" for phase in named):
+            raise broken("no phase measures: a scenario of zero requests proves nothing")
+        return tuple(named)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Scenario:
+        _check_names(self)
+        _check_workloads(self)
+        _check_slo(self)
+        return self
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """In the order of the file."""
+        return tuple(model.name for model in self.models)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Every (model, workload) that gets requests, weights of 0 left out."""
+        return tuple(
+            (model, workload)
+            for model in self.model_names
+            for workload, spec in self.workloads.items()
+            if spec.weight > 0 and (spec.models is None or model in spec.models)
+        )
+
+    @property
+    def scopes(self) -> frozenset[str]:
+        """What may stand before the colon of an SLO line."""
+        pairs = (f"{model}/{workload}" for model, workload in self.groups)
+        return frozenset({"all", *self.model_names, *self.workloads, *pairs})
+
+    @cached_property
+    def objectives(self) -> tuple[Objective, ...]:
+        """The SLO lines, parsed."""
+        return tuple(objective for line in self.slo for objective in parse(line, self.scopes))
+
+    def mixes(
+        self, serves: Callable[[str, str], bool] = lambda _model, _workload: True
+    ) -> dict[str | None, dict[Group, float]]:
+        """Schedules that run side by side, each with the weights of its (model, workload) pairs.
+
+        One per model with `per: model`, a single one (`None`) with `per: total`. `serves` leaves
+        out pairs that cannot run (every length beyond the window); a schedule without any pair
+        is left out too.
+        """
+        mixes: dict[str | None, dict[Group, float]] = {}
+        for model, workload in self.groups:
+            if serves(model, workload):
+                key = model if self.per == "model" else None
+                mixes.setdefault(key, {})[model, workload] = self.workloads[workload].weight
+        return mixes
+
+    def expected(
+        self, phase: Phase, serves: Callable[[str, str], bool] = lambda _model, _workload: True
+    ) -> dict[Group, float | None]:
+        """Requests the phase plans per group; None where the server's speed decides."""
+        total = expected_requests(phase)
+        return {
+            group: None if total is None else total * weight / sum(weights.values())
+            for weights in self.mixes(serves).values()
+            for group, weight in weights.items()
+        }
+
+    def stages(self, models: Sequence[Endpoint]) -> tuple[tuple[Phase, tuple[str, ...]], ...]:
+        """What runs when: each phase with the models under load in it.
+
+        Interleaved: every phase once, all models side by side, so that drift hits all alike.
+        Sequential: all phases for one model, then the next. `auto` is sequential only where two
+        models are the user's own on one host: there they would measure each other.
+        """
+        names = tuple(model.name for model in models)
+        if self._sequential(models):
+            return tuple((phase, (name,)) for name in names for phase in self.load)
+        return tuple((phase, names) for phase in self.load)
+
+    def _sequential(self, models: Sequence[Endpoint]) -> bool:
+        if self.order != "auto":
+            return self.order == "sequential"
+        if self.target == "simulator":
+            return False
+        hosts = [urlsplit(model.base_url).hostname for model in models if model.own]
+        return len(hosts) != len(set(hosts))
+
+    def effective(self) -> dict[str, Any]:
+        """Every setting as it holds, defaults included, in the form of a scenario file.
+
+        Plain and JSON-able, without secrets (none can get in).
+        """
+        data: dict[str, Any] = self.model_dump(by_alias=True, mode="json", exclude_none=True)
+        for phase in data["load"]:
+            if phase["arrival"] == "closed":
+                del phase["max_in_flight"], phase["when_full"]
+        for workload in data["workloads"].values():
+            for key, kind in ONLY_FOR.items():
+                if kind != workload["kind"]:
+                    workload.pop(key, None)
+        return data
+
+
+def _check_names(scenario: Scenario) -> None:
+    seen: set[str] = set()
+    for position, name in enumerate(scenario.model_names):
+        if name in seen:
+            raise broken(f"a second model named {name!r}", "models", position)
+        if name == "all" or name in scenario.workloads:
+            other = "the scope of everything" if name == "all" else "a workload"
+            raise broken(f"{name!r} is also {other}: rename one", "models", position)
+        seen.add(name)
+    if "all" in scenario.workloads:
+        raise broken("'all' is the scope of everything: rename it", "workloads", "all")
+    taken = dict.fromkeys([*scenario.model_names, *scenario.workloads], "a name of its own")
+    for model, workload in scenario.groups:
+        pair = f"{model}/{workload}"
+        if pair in taken:
+            raise broken(f"{pair!r} is ambiguous: {taken[pair]} and {model!r} with {workload!r}")
+        taken[pair] = f"{model!r} with {workload!r}"
+
+
+def _check_workloads(scenario: Scenario) -> None:
+    known = scenario.model_names
+    for name, workload in scenario.workloads.items():
+        for position, model in enumerate(workload.models or ()):
+            if model not in known:
+                message = f"unknown model {model!r}{nearest(model, known)}"
+                raise broken(message, "workloads", name, "models", position)
+    if all(workload.weight == 0 for workload in scenario.workloads.values()):
+        raise broken("every weight is 0: a scenario of zero requests proves nothing", "workloads")
+    busy = {model for model, _workload in scenario.groups}
+    for position, model in enumerate(known):
+        if model not in busy:
+            raise broken(f"no workload sends anything to {model!r}", "models", position)
+
+
+def _check_slo(scenario: Scenario) -> None:
+    parsed: list[Objective] = []
+    origin: list[int] = []
+    for position, line in enumerate(scenario.slo):
+        try:
+            objectives = parse(line, scenario.scopes)
+        except UsageError as error:
+            raise broken(str(error), "slo", position) from None
+        parsed += objectives
+        origin += [position] * len(objectives)
+    for objective, reason in undecidable(parsed, scenario.groups):
+        raise broken(reason, "slo", origin[parsed.index(objective)])
