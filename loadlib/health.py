@@ -46,13 +46,12 @@ def worst(checks: list[HealthCheck]) -> CheckStatus:
 
 
 def error_bound_ms(readings: Readings) -> float:
-    """By how much a latency may be off, ms: the instrument's own lags, unknown ones as 0.
+    """By how much a latency may be off, ms: the lags of the stamps, unknown ones as 0.
 
-    Arrival lag is part of every response-clock latency; stamps are late by up to the time the
-    event loop was late.
+    Arrival lag is no part of it: the response clock begins at the intended start, so that a
+    late request is a slow one, whoever made it late.
     """
-    arrival = None if readings.closed_loop else readings.arrival_lag_p99_ms
-    lags = (arrival, readings.hub_lag_p99_ms, readings.reader_lag_p99_ms)
+    lags = (readings.hub_lag_p99_ms, readings.reader_lag_p99_ms)
     return max((lag for lag in lags if lag is not None), default=0.0)
 
 

@@ -40,7 +40,7 @@ class Histogram:
         self._min, self._max, self._sum = _NEVER, 0, 0
         self.n = 0  # values recorded, the clipped ones included
         self.overflow = 0  # values that were clipped to 0 or HIGHEST
-        self.record_many(np.fromiter(values, np.int64))
+        self.record_many(values)
 
     def record(self, value: int) -> None:
         """Count one value (recorded integer)."""
@@ -48,17 +48,16 @@ class Histogram:
 
     def record_many(self, values: Ints | Iterable[int]) -> None:
         """Count an array of recorded integers in one go."""
-        array = np.asarray(values, np.int64)
+        if not isinstance(values, np.ndarray):
+            values = np.fromiter(values, np.int64)
+        array = values.astype(np.int64, copy=False)
         if not array.size:
             return
         self.overflow += int(np.count_nonzero((array < 0) | (array > HIGHEST)))
         array = np.clip(array, 0, HIGHEST)
         indices = index_of(array)
         self._reach(int(indices.max()) + 1)
-        if array.size < _HALF:
-            np.add.at(self._counts, indices, 1)
-        else:  # four times as fast, but walks all counts
-            self._counts += np.bincount(indices, minlength=len(self._counts))
+        np.add.at(self._counts, indices, 1)
         self.n += array.size
         self._sum += int(array.sum())
         self._min = min(self._min, int(array.min()))

@@ -1,0 +1,63 @@
+"""Reading `requests.jsonl.gz`: concatenated gzip members, the last one possibly torn."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from loadlib.errors import DataError
+from loadlib.sample import Sample
+
+_CHUNK = 1 << 18
+
+
+def read(path: Path) -> Iterator[Sample]:
+    """The samples of a file. A torn end (`kill -9`) is passed over.
+
+    Raises `DataError` with file and line for a whole line that is no sample, OSError if the
+    file cannot be read.
+    """
+    with path.open("rb") as file:
+        yield from _samples(file, str(path))
+
+
+def decode(data: bytes) -> Iterator[Sample]:
+    """The samples of gzip members in memory; otherwise as `read`."""
+    yield from _samples(io.BytesIO(data), "<memory>")
+
+
+def _samples(file: BinaryIO, name: str) -> Iterator[Sample]:
+    decoder = msgspec.json.Decoder(Sample)
+    for number, line in enumerate(_lines(file), 1):
+        try:
+            yield decoder.decode(line)
+        except msgspec.MsgspecError as error:
+            raise DataError(f"not a request row: {error}", file=name, line=number) from None
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    """Whole lines only: what stands behind the last newline was never finished."""
+    rest = b""
+    for text in _inflated(file):
+        *whole, rest = (rest + text).split(b"\n")
+        yield from (line for line in whole if line)
+
+
+def _inflated(file: BinaryIO) -> Iterator[bytes]:
+    """The decompressed bytes of all members, up to where the file ends or is damaged."""
+    member = zlib.decompressobj(wbits=31)
+    while data := file.read(_CHUNK):
+        while data:
+            try:
+                text = member.decompress(data)
+            except zlib.error:
+                return
+            yield text
+            data = member.unused_data
+            if member.eof:
+                member = zlib.decompressobj(wbits=31)

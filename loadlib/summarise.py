@@ -1,0 +1,423 @@
+"""Totals and samples → the groups of a summary, and the readings of its health. Pure."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from loadlib import binomial, slo
+from loadlib.health import Readings
+from loadlib.histogram import Histogram
+from loadlib.metrics import CATALOGUE, QUANTILES, SCALE, Metric
+from loadlib.recorder import NS, Counts, Key, Totals
+from loadlib.sample import Outcome, Sample
+from loadlib.slo import Objective
+from loadlib.summary import (
+    Cost,
+    Goodput,
+    Group,
+    LengthBucket,
+    Quality,
+    Stats,
+    Throughput,
+    Tokens,
+)
+
+SYSTEM_RATE = "output_tok_s"
+_OUTPUT, _INPUT = 5, 6  # columns of recorder.SECOND_FIELDS
+_GRACE_NS = 250_000_000  # an arrival of the last instant may leave this much after the phase
+_TOP_ERRORS = 20
+_NO_EVENTS = np.zeros(0, np.int64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """When a phase was (Unix epoch ns, arrivals only, not the draining), and what it asked for.
+
+    `model` is None where all models ran at the same time. `rates` are the configured requests
+    per second of each model, empty in a closed loop.
+    """
+
+    phase: str
+    start_ns: int
+    end_ns: int
+    kind: Literal["warmup", "measure"] = "measure"
+    model: str | None = None
+    load: str = ""
+    closed: bool = False
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float:
+        """Wall time, seconds."""
+        return max(0, self.end_ns - self.start_ns) / NS
+
+    def covers(self, key: Key) -> bool:
+        """Whether the key's requests belong to this window."""
+        return self.phase == key[2] and self.model in (None, key[0])
+
+
+def summarise(
+    totals: Totals,
+    samples: Iterable[Sample],
+    windows: Sequence[Window],
+    objectives: Sequence[Objective] = (),
+    pairs: Sequence[tuple[str, str]] = (),
+) -> tuple[Group, ...]:
+    """One `Group` per (model, workload, phase), in the order of `pairs`, then of `windows`.
+
+    `samples` are all rows of the run, in any order, read once; `pairs` the (model, workload)
+    combinations that were to be served: each gets its groups even if nothing came. What was
+    recorded beyond them follows in the order of appearance.
+    """
+    gathered: dict[Key, _Gathered] = {}
+    for sample in samples:
+        key = (sample.model, sample.workload, sample.phase)
+        if key not in gathered:
+            bounds = slo.bounds(objectives, sample.model, sample.workload)
+            gathered[key] = _Gathered(bounds, _window(windows, key))
+        gathered[key].add(sample)
+    groups = []
+    for key in _keys(totals, windows, pairs):
+        mine = gathered.get(key)
+        if mine is None:
+            mine = _Gathered(slo.bounds(objectives, key[0], key[1]), _window(windows, key))
+        groups.append(_group(key, totals, mine))
+    return tuple(groups)
+
+
+def _keys(
+    totals: Totals, windows: Sequence[Window], pairs: Sequence[tuple[str, str]]
+) -> Iterable[Key]:
+    seen_pairs = dict.fromkeys((*pairs, *((key[0], key[1]) for key in totals.counts)))
+    phases = dict.fromkeys((*(w.phase for w in windows), *(key[2] for key in totals.counts)))
+    for model, workload in seen_pairs:
+        for phase in phases:
+            key = (model, workload, phase)
+            wanted = (model, workload) in pairs and _window(windows, key) is not None
+            if wanted or key in totals.counts:
+                yield key
+
+
+def _window(windows: Sequence[Window], key: Key) -> Window | None:
+    return next((window for window in windows if window.covers(key)), None)
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: array[int] = field(default_factory=lambda: array("q"))
+    ttft: array[int] = field(default_factory=lambda: array("q"))  # µs
+    failed: int = 0
+    checked: int = 0
+    passed: int = 0
+
+
+@dataclass(slots=True)
+class _Gathered:
+    """What can only be known from the single requests of a group."""
+
+    bounds: tuple[Objective, ...]
+    window: Window | None
+    good: int = 0
+    sent_in_time: int = 0
+    input: int | None = None
+    output: int | None = None
+    cached: int | None = None
+    reasoning: int | None = None
+    cost: float | None = None
+    sources: set[str] = field(default_factory=set)
+    checked: int = 0
+    passed: int = 0
+    opened: int | None = None
+    causes: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    buckets: dict[int, _Bucket] = field(default_factory=dict)
+    asked: int | None = None
+    cut: int | None = None
+    delivered: int | None = None
+    delivered_known: bool = True
+
+    def add(self, sample: Sample) -> None:
+        self._count_tokens(sample)
+        self._count_length(sample)
+        self.good += is_good(sample, self.bounds)
+        if sample.sent_ns is not None and self.window is not None:
+            self.sent_in_time += sample.sent_ns <= self.window.end_ns + _GRACE_NS
+        if sample.cost_usd is not None:
+            self.cost = (self.cost or 0.0) + sample.cost_usd
+        if sample.quality is not None:
+            self.checked += 1
+            self.passed += sample.quality
+        if sample.conn_reused is not None:
+            self.opened = (self.opened or 0) + (not sample.conn_reused)
+        if sample.cause is not None:
+            self.causes[f"{sample.outcome}/{sample.cause}"] += 1
+        if sample.error and (sample.error in self.errors or len(self.errors) < 1000):
+            self.errors[sample.error] += 1
+
+    def _count_tokens(self, sample: Sample) -> None:
+        self.input = _plus(self.input, sample.input_tokens)
+        self.output = _plus(self.output, sample.output_tokens)
+        self.cached = _plus(self.cached, sample.cached_tokens)
+        self.reasoning = _plus(self.reasoning, sample.reasoning_tokens)
+        if sample.tokens_source is not None:
+            self.sources.add(sample.tokens_source)
+        if sample.outcome is Outcome.OK and sample.asked_tokens is not None:
+            self.asked = _plus(self.asked, sample.asked_tokens)
+            kept = sample.asked_tokens if sample.cut_tokens is None else sample.cut_tokens
+            self.cut = _plus(self.cut, kept)
+            self.delivered = _plus(self.delivered, sample.input_tokens)
+            self.delivered_known &= sample.input_tokens is not None
+
+    def _count_length(self, sample: Sample) -> None:
+        known = (sample.input_tokens, sample.cut_tokens, sample.asked_tokens)
+        length = next((tokens for tokens in known if tokens is not None), None)
+        if length is None or sample.outcome is Outcome.CANCELLED:
+            return
+        bucket = self.buckets.setdefault(length.bit_length(), _Bucket())
+        bucket.tokens.append(length)
+        bucket.failed += sample.outcome is not Outcome.OK
+        if sample.outcome is Outcome.OK:
+            bucket.ttft.extend(_values(CATALOGUE["ttft"], sample))
+        if sample.quality is not None:
+            bucket.checked += 1
+            bucket.passed += sample.quality
+
+
+def is_good(sample: Sample, bounds: Iterable[Objective]) -> bool:
+    """Whether a request ended well and met every bound.
+
+    A bound on what the answer does not have (`tpot` of a single token) is met.
+    """
+    if sample.outcome is not Outcome.OK:
+        return False
+    return all(
+        bound.meets(value / SCALE)
+        for bound in bounds
+        for value in _values(CATALOGUE[bound.metric], sample)
+    )
+
+
+def _values(metric: Metric, sample: Sample) -> Sequence[int]:
+    assert metric.read is not None, f"{metric.name} is not read off samples"
+    return [int(value) for value in metric.read(sample, _NO_EVENTS)]
+
+
+def _plus(total: int | None, value: int | None) -> int | None:
+    return total if value is None else (total or 0) + value
+
+
+def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
+    counts, window = totals.counts.get(key, Counts()), mine.window
+    requests = counts.requests()
+    rate = None if window is None else window.rates.get(key[0])
+    return Group(
+        model=key[0],
+        workload=key[1],
+        phase=key[2],
+        requests=requests,
+        outcomes={outcome: n for outcome, n in sorted(counts.outcomes.items()) if n},
+        metrics=_metrics(key, totals, window),
+        tokens=Tokens(
+            input=mine.input,
+            output=mine.output,
+            cached=mine.cached,
+            reasoning=mine.reasoning,
+            source=_source(mine.sources),
+        ),
+        throughput=_throughput(key, totals, requests.scheduled, mine),
+        goodput=_goodput(requests.scheduled - requests.cancelled, mine),
+        cost_usd=_cost(requests.sent, mine),
+        quality=_quality(mine),
+        kind="measure" if window is None else window.kind,
+        load="" if window is None else window.load,
+        rate_rps=rate,
+        closed_loop=window is not None and window.closed,
+        duration_s=None if window is None else round(window.duration_s, 6),
+        connections=mine.opened,
+        causes=dict(mine.causes.most_common()),
+        errors=dict(mine.errors.most_common(_TOP_ERRORS)),
+        prompt_lengths=tuple(_length(bits, b) for bits, b in sorted(mine.buckets.items())),
+        asked_tokens=mine.asked,
+        cut_tokens=mine.cut,
+        delivered_tokens=mine.delivered if mine.delivered_known else None,
+    )
+
+
+def _source(sources: set[str]) -> str | None:
+    return next(iter(sources), None) if len(sources) < 2 else "mixed"
+
+
+def _metrics(key: Key, totals: Totals, window: Window | None) -> dict[str, Stats]:
+    found = {}
+    for name, row in CATALOGUE.items():
+        system = name == SYSTEM_RATE and window is not None
+        hist = system_rate(totals, key, window) if system else totals.histogram(*key, name)
+        found[name] = stats(hist, row.unit)
+    return found
+
+
+def stats(hist: Histogram, unit: str) -> Stats:
+    """A histogram of recorded integers in the unit shown (ms, tok/s), with 95 % intervals."""
+    quantiles = dict(zip(QUANTILES, hist.quantiles(QUANTILES.values()), strict=True))
+    ci95 = {
+        name: (low / SCALE, high / SCALE)
+        for name, p in QUANTILES.items()
+        if (interval := hist.interval(p)) is not None
+        for low, high in (interval,)
+    }
+    mean = hist.mean
+    return Stats(
+        unit=unit,
+        n=hist.n,
+        min=_shown(hist.min),
+        mean=None if mean is None else round(mean / SCALE, 6),
+        max=_shown(hist.max),
+        ci95=ci95,
+        **{name: _shown(value) for name, value in quantiles.items()},
+    )
+
+
+def _shown(value: int | None) -> float | None:
+    return None if value is None else value / SCALE
+
+
+def system_rate(totals: Totals, key: Key, window: Window | None) -> Histogram:
+    """Milli-tokens/s that arrived in each whole second of the window, quiet seconds included.
+
+    Empty where the group produced no token at all, or no second lies wholly in the window.
+    """
+    if window is None:
+        return Histogram()
+    first, last = -(-window.start_ns // NS), window.end_ns // NS
+    column = [totals.seconds.get((second, key)) for second in range(first, last)]
+    tokens = [0 if row is None else row[_OUTPUT] for row in column]
+    return Histogram([n * SCALE for n in tokens]) if any(tokens) else Histogram()
+
+
+def _throughput(key: Key, totals: Totals, scheduled: int, mine: _Gathered) -> Throughput:
+    window = mine.window
+    if window is None or window.duration_s <= 0:
+        return Throughput()
+    seconds = window.duration_s
+    output, arrived = (_in_window(totals, key, window, column) for column in (_OUTPUT, _INPUT))
+    return Throughput(
+        offered_rps=round(scheduled / seconds, 6),
+        achieved_rps=round(mine.sent_in_time / seconds, 6),
+        output_tok_s=None if mine.output is None else round(output / seconds, 6),
+        input_tok_s=None if mine.input is None else round(arrived / seconds, 6),
+    )
+
+
+def _in_window(totals: Totals, key: Key, window: Window, column: int) -> float:
+    """Tokens that arrived in the window; its last, partial second counts by its share.
+
+    The first, partial second counts in full: nothing of the phase came before its start.
+    """
+    first, last = window.start_ns // NS, window.end_ns // NS
+    whole = sum(
+        row[column]
+        for second in range(first, last)
+        if (row := totals.seconds.get((second, key))) is not None
+    )
+    edge = totals.seconds.get((last, key))
+    open_ns = window.end_ns - max(last * NS, window.start_ns)
+    possible_ns = (last + 1) * NS - max(last * NS, window.start_ns)
+    return whole + (0.0 if edge is None else edge[column] * open_ns / possible_ns)
+
+
+def _goodput(arrivals: int, mine: _Gathered) -> Goodput:
+    """Over all arrivals but the ones we cancelled ourselves."""
+    if not mine.bounds:
+        return Goodput()
+    seconds = 0.0 if mine.window is None else mine.window.duration_s
+    return Goodput(
+        share=mine.good / arrivals if arrivals else None,
+        rps=round(mine.good / seconds, 6) if seconds > 0 else None,
+        objectives=tuple(bound.text for bound in mine.bounds),
+    )
+
+
+def _cost(sent: int, mine: _Gathered) -> Cost:
+    if mine.cost is None:
+        return Cost()
+    return Cost(
+        total=mine.cost,
+        per_1k_requests=1000 * mine.cost / sent if sent else None,
+        per_1k_good_requests=1000 * mine.cost / mine.good if mine.bounds and mine.good else None,
+    )
+
+
+def _quality(mine: _Gathered) -> Quality:
+    return Quality(
+        checked=mine.checked,
+        passed=mine.passed,
+        share=mine.passed / mine.checked if mine.checked else None,
+        ci95=binomial.wilson(mine.passed, mine.checked),
+    )
+
+
+def _length(bits: int, bucket: _Bucket) -> LengthBucket:
+    ttft = Histogram(bucket.ttft)
+    p50, p90, p99 = (_shown(value) for value in ttft.quantiles((0.5, 0.9, 0.99)))
+    return LengthBucket(
+        low=1 << (bits - 1) if bits else 0,
+        high=1 << bits,
+        n=len(bucket.tokens),
+        failed=bucket.failed,
+        tokens_p50=int(np.sort(bucket.tokens)[(len(bucket.tokens) - 1) // 2]),
+        ttft_p50=p50,
+        ttft_p90=p90,
+        ttft_p99=p99,
+        quality=bucket.passed / bucket.checked if bucket.checked else None,
+    )
+
+
+def delivered_share(groups: Iterable[Group]) -> float | None:
+    """Achieved / offered of the worst (model, measure phase) with an open loop; None without."""
+    offered: Counter[tuple[str, str]] = Counter()
+    achieved: Counter[tuple[str, str]] = Counter()
+    for group in groups:
+        if group.kind == "measure" and not group.closed_loop and group.throughput.offered_rps:
+            seconds = group.duration_s or 0.0
+            where = (group.model, group.phase)
+            offered[where] += group.requests.scheduled
+            achieved[where] += round((group.throughput.achieved_rps or 0.0) * seconds)
+    return min((achieved[where] / n for where, n in offered.items() if n), default=None)
+
+
+def readings(totals: Totals, groups: Sequence[Group], recorder_errors: int = 0) -> Readings:
+    """What health is judged by, gathered from the totals.
+
+    Notes read (`Recorder.note`): `hub_lag` and `reader_lag` in µs, `cpu_permille` of one core;
+    marks (`Recorder.mark`): `ticks`, of which `ceiling_ticks` at max_in_flight, and
+    `recorder_errors`. `recorder_errors` adds what the caller knows, such as failed writes.
+    """
+    lag, measured = Histogram(), [group for group in groups if group.kind == "measure"]
+    for group in measured:
+        if not group.closed_loop:
+            lag.merge(totals.histogram(group.model, group.workload, group.phase, "arrival_lag"))
+    cpu = totals.notes["cpu_permille"].max if "cpu_permille" in totals.notes else None
+    ticks = totals.marks["ticks"]
+    return Readings(
+        arrival_lag_p99_ms=_shown(lag.quantile(0.99)),
+        closed_loop=all(group.closed_loop for group in measured),
+        hub_lag_p99_ms=_note_p99_ms(totals, "hub_lag"),
+        reader_lag_p99_ms=_note_p99_ms(totals, "reader_lag"),
+        cpu_share_max=None if cpu is None else cpu / 1000,
+        delivered_share=delivered_share(groups),
+        ceiling_share=totals.marks["ceiling_ticks"] / ticks if ticks else None,
+        lost=totals.lost,
+        overflow=totals.overflow,
+        recorder_errors=recorder_errors + totals.marks["recorder_errors"],
+        sequence_gaps=totals.sequence_gaps,
+    )
+
+
+def _note_p99_ms(totals: Totals, name: str) -> float | None:
+    return _shown(totals.notes[name].quantile(0.99)) if name in totals.notes else None
