@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from loadlib import catalog, units
+from loadlib import catalog
 from loadlib import scenario_yaml as yaml
 from loadlib.errors import ScenarioError, UsageError, nearest
 from loadlib.redact import redact
@@ -99,18 +99,25 @@ def _find_data(data: dict[str, Any], folder: Path) -> None:
 
 
 def _validated(document: yaml.Document) -> Scenario:
+    _check_models(document)
     try:
-        scenario = Scenario.model_validate(
+        return Scenario.model_validate(
             document.data, context=FROM_YAML, by_alias=True, by_name=False
         )
     except ValidationError as error:
         raise _first(document, error) from None
-    for position, spec in enumerate(scenario.models):
+
+
+def _check_models(document: yaml.Document) -> None:
+    """Names nobody knows, before the scopes and subsets that a misspelt model would break."""
+    models = document.data.get("models")
+    for position, model in enumerate(models if isinstance(models, list) else ()):
         try:
-            catalog.resolve(spec)
+            catalog.resolve(ModelSpec.model_validate(model, context=FROM_YAML))
+        except ValidationError:
+            continue  # its turn comes with the rest of the file
         except UsageError as error:
             raise document.error(str(error), ("models", position)) from None
-    return scenario
 
 
 def _first(document: yaml.Document, error: ValidationError) -> ScenarioError:
@@ -194,12 +201,12 @@ def _unknown_key(path: yaml.Path) -> str:
     key, spec = str(path[-1]), _owner(path[:-1])
     if key in NOT_YET.get(spec.__name__, ()):
         return f"{_dotted(path)} is not supported yet"
-    guess = nearest(key, _keys(spec))
-    if not guess:
-        homes = {"": Scenario, **{name: below for name, (_, below) in _BELOW.items()}}
-        home = next((name for name, other in homes.items() if key in _keys(other)), None)
-        if home is not None:
-            guess = f" (it belongs in {home})" if home else " (it belongs at the top)"
+    homes: dict[str, type[Spec]] = {name: below for name, (_, below) in _BELOW.items()}
+    home = next((name for name, other in homes.items() if key in _keys(other)), None)
+    if key in _keys(Scenario):
+        guess = " (it belongs at the top)"
+    else:
+        guess = f" (it belongs in {home})" if home else nearest(key, _keys(spec))
     return f"unknown key {redact(key, limit=80)!r}{_inside(path)}{guess}"
 
 
@@ -348,8 +355,10 @@ def with_models(
     if base_url is not None and scenario.target == "simulator":
         del data["target"]
     gone = set(declared) - set(wanted)
-    dropped = _drop_models(data["workloads"], gone)
-    data["slo"] = [line for line in data["slo"] if not _about(line, scenario, gone, dropped)]
+    empty = _drop_models(data["workloads"], gone)
+    pairs = {f"{m}/{w}" for m, w in scenario.groups if m in gone or w in empty}
+    moot = gone | empty | pairs
+    data["slo"] = [line for line in data["slo"] if line.rpartition(": ")[0].strip() not in moot]
     flags = [flag for flag, used in (("--model", names), ("--base-url", base_url)) if used]
     return _rebuilt(data, ", ".join(flags))
 
@@ -364,21 +373,3 @@ def _drop_models(workloads: dict[str, Any], gone: set[str]) -> set[str]:
                 del workloads[name]
                 empty.add(name)
     return empty
-
-
-def _about(line: str, scenario: Scenario, models: set[str], workloads: set[str]) -> bool:
-    """Whether the scope of an SLO line covers nothing but what has been left out."""
-    scope = line.rpartition(": ")[0].strip() or "all"
-    covered = [
-        (model, workload)
-        for model, workload in scenario.groups
-        if scope in ("all", model, workload, f"{model}/{workload}")
-    ]
-    return all(model in models or workload in workloads for model, workload in covered)
-
-
-def describe_load(phase: Phase) -> str:
-    """`poisson 5/s for 150s`, `closed, 10 users, 200 requests`: for people, one line."""
-    if phase.requests is not None:
-        return f"{phase.label}, {phase.requests} requests"
-    return f"{phase.label} for {units.format_duration(phase.duration_ns or 0)}"

@@ -85,6 +85,11 @@ def _scalar_or_list(values: Sequence[Any]) -> Any:
     return values[0] if len(values) == 1 else list(values)
 
 
+def _tidy(value: float) -> float | int:
+    """`90`, not `90.0`: as people write it."""
+    return int(value) if value == int(value) else value
+
+
 def check_name(value: str) -> str:
     """`value`, if it can name a model, a workload or a phase; else `ValueError`."""
     if not value.strip() or value != value.strip():
@@ -178,7 +183,8 @@ Rate = Annotated[
 ]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Url = Annotated[str, AfterValidator(_url)]
-Usd = Annotated[float, Field(ge=0)]
+Weight = Annotated[float, Field(ge=0), PlainSerializer(_tidy)]
+Usd = Annotated[float, Field(ge=0), PlainSerializer(_tidy)]
 
 
 def broken(message: str, *path: str | int) -> PydanticCustomError:

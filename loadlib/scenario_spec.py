@@ -36,6 +36,7 @@ from loadlib.scenario_fields import (
     Seconds,
     Url,
     Usd,
+    Weight,
     as_tuple,
     broken,
 )
@@ -101,7 +102,7 @@ class WorkloadSpec(Spec):
     """What to send, and in which proportion."""
 
     kind: Literal["chat", "long_context"]
-    weight: float = Field(1, ge=0, description="share of the requests, relative to the others")
+    weight: Weight = Field(1, description="share of the requests, relative to the others")
     models: Names | None = Field(None, description="only these models; default: all")
     data: str | None = Field(
         None, min_length=1, description="conversations, JSONL; relative to the scenario file"
@@ -214,7 +215,7 @@ class Phase(Spec):
 class Budget(Spec):
     """What a run may spend in total before it stops itself."""
 
-    max_usd: float | None = Field(None, gt=0)
+    max_usd: Annotated[Usd, Field(gt=0)] | None = None
     max_output_tokens: Count | None = None
     max_requests: Count | None = None
 
@@ -409,6 +410,8 @@ class Scenario(Spec):
             for key, kind in ONLY_FOR.items():
                 if kind != workload["kind"]:
                     workload.pop(key, None)
+            if not workload["extra_body"]:
+                del workload["extra_body"]
         return data
 
 

@@ -62,7 +62,10 @@ class Document:
         Keys may contain dots themselves: the longest existing key wins. A list may grow by one.
         `flag` names the culprit in errors. Raises `ScenarioError`.
         """
-        value = read(text, flag).data
+        try:
+            value = read(text, flag).data
+        except ScenarioError as error:
+            raise ScenarioError(str(error).replace(f"{flag}:1: ", f"{flag}: ", 1)) from None
         path = self._locate(key.split("."), flag)
         parent: Any = self.data
         for step in path[:-1]:
@@ -294,7 +297,7 @@ def _block(data: Mapping[str, Any] | list[Any], indent: str) -> Iterator[str]:
         flow = _flow(value)
         nested = isinstance(value, (Mapping, list)) and value
         top = key is not None and not indent  # a list of phases or models reads best line by line
-        if not nested or (len(head) + len(flow) <= _WIDTH and not (top and _has_nested(value))):
+        if not nested or (len(head) + len(flow) <= _WIDTH and not (top and _is_long(value))):
             yield f"{head}{flow}\n"
         elif key is None:
             lines = "".join(_block(value, indent + "  "))
@@ -307,9 +310,10 @@ def _block(data: Mapping[str, Any] | list[Any], indent: str) -> Iterator[str]:
 _WIDTH = 100
 
 
-def _has_nested(value: Any) -> bool:
+def _is_long(value: Any) -> bool:
     inner = value.values() if isinstance(value, Mapping) else value
-    return any(isinstance(item, (Mapping, list)) for item in inner) or len(value) > 4
+    rich = len(value) > 4 or any(isinstance(item, str) and " " in item for item in inner)
+    return rich or any(isinstance(item, (Mapping, list)) for item in inner)
 
 
 def _flow(value: Any) -> str:
