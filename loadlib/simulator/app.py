@@ -1,0 +1,274 @@
+"""The simulated service: routes, keys, models, and the way of a request to its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import time
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import msgspec
+
+from loadlib.engine import Work
+from loadlib.simulator import prometheus, wire
+from loadlib.simulator.answers import Author
+from loadlib.simulator.chat import ChatRequest, Messages, Refusal, parse
+from loadlib.simulator.connection import Connection, Request
+from loadlib.simulator.faults import NONE, Faults
+from loadlib.simulator.generation import OVERLOADED, Generation, Order, Served
+from loadlib.simulator.pacer import Pacer
+from loadlib.simulator.profiles import ModelProfile, Profile
+from loadlib.simulator.prompts import Counter
+
+_STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
+    401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
+    403: ("You are not allowed to use this model.", "invalid_request_error", "access_denied"),
+    429: ("Rate limit reached for requests.", "requests", "rate_limit_exceeded"),
+}
+_FREEZE_SLICE_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the service behaves. `key`: the bearer token it insists on, None for any or none."""
+
+    profile: Profile
+    seed: int = 0
+    key: str | None = None
+    strict_models: bool = False
+    faults: Faults = field(default_factory=Faults)
+
+
+class Service:
+    """Answers requests; `handle` is what connections call."""
+
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
+        self._settings, self._loop = settings, loop
+        self._pacer = Pacer(loop)
+        self._author = Author(settings.seed)
+        self._counter = Counter()
+        self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
+        self._served: dict[str, Served] = {}
+        self._started = int(time.time())
+        self._ordinal = 0
+        self._frozen = False
+        self._routes: dict[tuple[str, str], Callable[[Connection, Request], None]] = {
+            ("POST", "/v1/chat/completions"): self._chat,
+            ("GET", "/v1/models"): self._models,
+            ("GET", "/metrics"): self._metrics,
+            ("GET", "/health"): lambda connection, _request: connection.respond(200, b""),
+        }
+
+    def warm_up(self) -> None:
+        """Load what the first request would wait for: the tokenizers of the profile."""
+        profile = self._settings.profile
+        models = [*profile.models.values(), *([profile.default] if profile.default else ())]
+        for encoding in {model.encoding for model in models}:
+            self._counter.count_text("warm", encoding)
+
+    def close(self) -> None:
+        """Stop; answers under way are not finished."""
+        self._tokenizer.shutdown(wait=False, cancel_futures=True)
+        self._loop.close()
+
+    def handle(self, connection: Connection, request: Request) -> None:
+        """Answer one request, now or later."""
+        try:
+            self._route(request)(connection, request)
+        except Refusal as refusal:
+            self._refuse(connection, refusal)
+        except Exception:
+            self._refuse(connection, Refusal(500, OVERLOADED, kind="server_error"))
+            raise  # a bug of ours: let the loop print it
+
+    # --- routes ------------------------------------------------------------------------------
+
+    def _route(self, request: Request) -> Callable[[Connection, Request], None]:
+        path = request.path.rstrip("/") or "/"
+        if path.startswith("/v1/"):
+            self._check_key(request)
+        route = self._routes.get((request.method, path))
+        if route is not None:
+            return route
+        if request.method == "GET" and path.startswith("/v1/models/"):
+            return self._model
+        if any(known == path for _, known in self._routes):
+            raise Refusal(405, f"Not allowed to {request.method} on {path}.")
+        raise Refusal(404, f"Unknown request URL: {request.method} {path}.", code="unknown_url")
+
+    def _check_key(self, request: Request) -> None:
+        key = self._settings.key
+        if key is not None and request.headers.get("authorization") != f"Bearer {key}":
+            message, kind, code = _STATUS_ERRORS[401]
+            raise Refusal(401, message, kind=kind, code=code)
+
+    def _models(self, connection: Connection, _request: Request) -> None:
+        names = self._settings.profile.models
+        data = [self._describe(name) for name in names]
+        connection.respond(200, msgspec.json.encode({"object": "list", "data": data}))
+
+    def _model(self, connection: Connection, request: Request) -> None:
+        name = request.path.removeprefix("/v1/models/").rstrip("/")
+        self._profile(name)
+        connection.respond(200, msgspec.json.encode(self._describe(name)))
+
+    def _describe(self, name: str) -> dict[str, object]:
+        window = self._profile(name).context_window
+        return {
+            "id": name,
+            "object": "model",
+            "created": self._started,
+            "owned_by": "loadlib-simulator",
+            "max_model_len": window,
+        }
+
+    def _metrics(self, connection: Connection, _request: Request) -> None:
+        page = prometheus.page({name: served.meter for name, served in self._served.items()})
+        connection.respond(200, page.encode(), prometheus.CONTENT_TYPE)
+
+    # --- chat completions --------------------------------------------------------------------
+
+    def _chat(self, connection: Connection, http: Request) -> None:
+        self._ordinal += 1
+        if self._ordinal == 1:
+            self._plan_freeze()
+        ordinal = self._ordinal
+        faults = self._settings.faults if self._settings.faults.hits(ordinal) else NONE
+        if faults.status is not None:
+            raise _status_error(faults.status, faults.error_code)
+        request, messages = parse(http.body)
+        profile = self._profile(request.model)
+        draft = _Draft(connection, http, request, messages, profile, faults, ordinal)
+        # The tokens are a property of the request: due instants count from its arrival, however
+        # long it takes to find them out.
+        count = self._count(draft, inline=True)
+        if count is not None:
+            self._begin(draft, count)
+            return
+        connection.on_gone = draft.leave
+        future = self._loop.run_in_executor(self._tokenizer, self._count, draft)
+        future.add_done_callback(lambda done: self._counted(draft, done))
+
+    def _profile(self, model: str) -> ModelProfile:
+        profile = self._settings.profile
+        served = profile.of(model)
+        if served is None or (self._settings.strict_models and served is profile.default):
+            message = f"The model `{model}` does not exist or you do not have access to it."
+            raise Refusal(404, message, param="model", code="model_not_found")
+        return served
+
+    def _count(self, draft: _Draft, inline: bool = False) -> int | None:
+        """Prompt tokens; None where `inline` and the text is too long for the event loop."""
+        encoding = draft.profile.encoding
+        try:
+            count = self._counter.count(draft.messages, encoding, inline=inline)
+            if draft.request.tools and count is not None:
+                tools = msgspec.json.encode(draft.request.tools).decode()
+                count += self._counter.count_text(tools, encoding)
+        except ValueError as error:
+            raise Refusal(400, f"Invalid 'messages': {error}.", param="messages") from None
+        return count
+
+    def _counted(self, draft: _Draft, done: asyncio.Future[int | None]) -> None:
+        if draft.gone:
+            return
+        draft.connection.on_gone = None
+        try:
+            self._begin(draft, done.result() or 0)
+        except Refusal as refusal:
+            self._refuse(draft.connection, refusal)
+        except Exception:
+            self._refuse(draft.connection, Refusal(500, OVERLOADED, kind="server_error"))
+            raise
+
+    def _begin(self, draft: _Draft, prompt_tokens: int) -> None:
+        request, profile, seed = draft.request, draft.profile, self._settings.seed
+        room = _room(request, profile, prompt_tokens)
+        luck = zlib.crc32(bytes(request.messages), seed & 0xFFFFFFFF)
+        answer = self._author.answer(request, draft.messages, profile.encoding, luck, room)
+        digest = hashlib.blake2b(f"{seed}/{draft.ordinal}".encode(), digest_size=12).hexdigest()
+        delay, pace = _factors(profile.variation, luck)
+        served = self._served.get(request.model)
+        if served is None:
+            served = self._served[request.model] = Served(profile)
+        order = Order(
+            identity=wire.Identity(f"chatcmpl-{digest}", request.model, int(time.time())),
+            answer=answer,
+            work=Work(prompt_tokens, len(answer.pieces), delay, pace),
+            arrival_ns=draft.http.arrival_ns,
+            headers={"x-request-id": f"req_{digest}"},
+            streamed=bool(request.stream),
+            include_usage=request.include_usage,
+            faults=draft.faults,
+        )
+        Generation(order, draft.connection, served, self._pacer)
+
+    def _refuse(self, connection: Connection, refusal: Refusal) -> None:
+        digest = hashlib.blake2b(f"{self._settings.seed}/refused/{self._ordinal}".encode())
+        headers = {"x-request-id": f"req_{digest.hexdigest()[:24]}"}
+        connection.respond(refusal.status, refusal.body, headers=headers)
+
+    # --- the freeze --------------------------------------------------------------------------
+
+    def _plan_freeze(self) -> None:
+        faults = self._settings.faults
+        if faults.freeze_at_s is not None and faults.freeze_for_s > 0:
+            self._loop.call_later(faults.freeze_at_s, _freeze, faults.freeze_for_s)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A request on its way to an `Order`: its prompt is not counted yet."""
+
+    connection: Connection
+    http: Request
+    request: ChatRequest
+    messages: Messages
+    profile: ModelProfile
+    faults: Faults
+    ordinal: int
+    gone: bool = False
+
+    def leave(self) -> None:
+        self.gone = True
+
+
+def _room(request: ChatRequest, profile: ModelProfile, prompt_tokens: int) -> int | None:
+    """Tokens the window leaves for the answer. Raises `Refusal` where that is not enough."""
+    window = profile.context_window
+    if window is None:
+        return None
+    asked = request.cap or max(1, request.floor)
+    if prompt_tokens + asked > window:
+        message = (
+            f"This model's maximum context length is {window} tokens. However, you requested "
+            f"{prompt_tokens + asked} tokens ({prompt_tokens} in the messages, {asked} in the "
+            "completion). Please reduce the length of the messages or completion."
+        )
+        raise Refusal(400, message, param="messages", code="context_length_exceeded")
+    return window - prompt_tokens
+
+
+def _factors(variation: float, luck: int) -> tuple[float, float]:
+    """Log-normal factors of delay and pace, median 1; the same for the same prompt."""
+    if variation <= 0:
+        return 1.0, 1.0
+    draw = random.Random(luck)
+    return draw.lognormvariate(0, variation), draw.lognormvariate(0, variation)
+
+
+def _status_error(status: int, code: str | None) -> Refusal:
+    unknown = (OVERLOADED, "server_error" if status >= 500 else "invalid_request_error", None)
+    message, kind, usual = _STATUS_ERRORS.get(status, unknown)
+    return Refusal(status, message, kind=code or kind, code=code or usual)
+
+
+def _freeze(seconds: float) -> None:
+    """Stand still as a whole; in slices, so that a signal ends the process in between."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, _FREEZE_SLICE_S))

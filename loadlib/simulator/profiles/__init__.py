@@ -1,0 +1,148 @@
+"""How fast each model is: `catalogue`, `instant`, or a YAML file of the user's own."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from loadlib import scenario_yaml, units
+from loadlib.engine import Speed
+from loadlib.errors import ScenarioError, UsageError, nearest
+
+Encoding = Literal["o200k_base", "cl100k_base"]
+BUILT_IN = ("catalogue", "instant")
+_ENCODINGS = ("o200k_base", "cl100k_base")
+_HERE = Path(__file__).parent
+# `gpt-4o-mini-2024-07-18`, `claude-3-haiku-20240307`, `gpt-4-0613`, `…-latest`, `…-001`
+_VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|\d{3}|latest)$")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """One served model. `context_window` counts tokens, prompt and output together."""
+
+    speed: Speed
+    variation: float = 0.0
+    context_window: int | None = None
+    encoding: Encoding = "o200k_base"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """All models of one simulator; `default` serves any other name, None refuses it."""
+
+    name: str
+    models: Mapping[str, ModelProfile]
+    default: ModelProfile | None
+
+    def of(self, model: str) -> ModelProfile | None:
+        """The profile behind a name on the wire, dated or with a provider in front."""
+        plain = model.rsplit("/", 1)[-1]
+        for name in (model, plain, _VERSION.sub("", plain)):
+            if name in self.models:
+                return self.models[name]
+        return self.default
+
+
+def load(profile: str) -> Profile:
+    """Read a built-in profile by name, or a YAML file.
+
+    Raises `UsageError` for a name that is neither and `ScenarioError` (with its line) for a file
+    that is wrong.
+    """
+    path = _HERE / f"{profile}.yaml" if profile in BUILT_IN else Path(profile)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        known = " nor ".join(BUILT_IN)
+        raise UsageError(
+            f"no profile {profile!r}: neither {known} nor a file{nearest(profile, BUILT_IN)}"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read profile {profile!r}: {error}") from error
+    return _Reader(scenario_yaml.read(text, str(path))).profile(profile)
+
+
+class _Reader:
+    """Turns a YAML document into a `Profile`, naming the line of what is wrong."""
+
+    def __init__(self, document: scenario_yaml.Document) -> None:
+        self._document = document
+
+    def profile(self, name: str) -> Profile:
+        fields = self._mapping(self._document.data, (), ("models", "default"))
+        models = self._mapping(fields.get("models"), ("models",), None)
+        default = None
+        if "default" in fields:
+            default = self._model(fields["default"], ("default",))
+        if not models and default is None:
+            raise self._document.error("a profile needs models, or a default")
+        return Profile(
+            name, {key: self._model(models[key], ("models", key)) for key in models}, default
+        )
+
+    def _model(self, data: Any, path: scenario_yaml.Path) -> ModelProfile:
+        fields = self._mapping(data, path, (*_FIELDS, "encoding"))
+        values = {key: self._value(fields[key], (*path, key)) for key in fields}
+        delay_ns = round(values.pop("first_token_delay_ms", 0) * 1e6)
+        speed = {key: values.pop(key) for key in _SPEED if key in values}
+        return ModelProfile(speed=Speed(first_token_delay_ns=delay_ns, **speed), **values)
+
+    def _value(self, value: Any, path: scenario_yaml.Path) -> Any:
+        key = str(path[-1])
+        if key == "encoding":
+            if value not in _ENCODINGS:
+                raise self._wrong(f"{value!r} is not {' or '.join(_ENCODINGS)}", path)
+            return value
+        whole, low = _FIELDS[key]
+        number = self._number(value, path)
+        if number < low or (number == low and not whole and key in _SPEED):
+            bound = "greater than" if not whole and key in _SPEED else "at least"
+            raise self._wrong(f"should be {bound} {low}, not {value}", path)
+        if whole and number != int(number):
+            raise self._wrong(f"should be a whole number, not {value}", path)
+        return int(number) if whole else number
+
+    def _number(self, value: Any, path: scenario_yaml.Path) -> float:
+        if isinstance(value, float) and math.isfinite(value):
+            return value
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        try:
+            return units.count(value)
+        except ValueError as error:
+            raise self._wrong(str(error), path) from None
+
+    def _mapping(
+        self, data: Any, path: scenario_yaml.Path, known: tuple[str, ...] | None
+    ) -> Mapping[str, Any]:
+        if data is None:
+            return {}
+        if not isinstance(data, dict):
+            raise self._wrong("should be a mapping", path)
+        for key in data:
+            if known is not None and key not in known:
+                message = f"unknown key {key!r}{nearest(key, known)}"
+                raise self._document.error(message, (*path, key))
+        return data
+
+    def _wrong(self, message: str, path: scenario_yaml.Path) -> ScenarioError:
+        where = f"{'.'.join(str(step) for step in path)}: " if path else ""
+        return self._document.error(f"{where}{message}", path)
+
+
+# key → (whole number?, lowest value); the rates, which must be above it, are not whole.
+_FIELDS: dict[str, tuple[bool, int]] = {
+    "first_token_delay_ms": (False, 0),
+    "prefill_tok_s": (False, 0),
+    "prefill_lanes": (True, 1),
+    "output_tok_s": (False, 0),
+    "max_running": (True, 1),
+    "variation": (False, 0),
+    "context_window": (True, 2),
+}
+_SPEED = ("prefill_tok_s", "prefill_lanes", "output_tok_s", "max_running")
