@@ -378,6 +378,21 @@ def _length(bits: int, bucket: _Bucket) -> LengthBucket:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Every histogram of a run in memory, system throughput included: what gates look into."""
+
+    totals: Totals
+    windows: Sequence[Window]
+
+    def histogram(self, model: str, workload: str, phase: str, metric: str) -> Histogram:
+        """The merged histogram, empty where nothing was recorded."""
+        key = (model, workload, phase)
+        if metric == SYSTEM_RATE:
+            return system_rate(self.totals, key, _window(self.windows, key))
+        return self.totals.histogram(*key, metric)
+
+
 def delivered_share(groups: Iterable[Group]) -> float | None:
     """Achieved / offered of the worst (model, measure phase) with an open loop; None without."""
     offered: Counter[tuple[str, str]] = Counter()

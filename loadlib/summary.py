@@ -227,3 +227,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     started_at: str = ""  # ISO 8601, UTC
     duration_s: float | None = None
     state: Literal["complete", "interrupted"] = "complete"
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of `summary.json`; shipped as `schemas/summary.schema.json`."""
+    schema = msgspec.json.schema(Summary)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"loadlib summary {SCHEMA_VERSION}",
+        **schema,
+    }
