@@ -1,0 +1,60 @@
+"""What to send: one file per kind of workload, and this registry of them.
+
+A workload is a pure function: request n of a model is the same for the same seed, whoever asks,
+in whichever order and process. That is what lets workers share a run without talking.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from loadlib.errors import ScenarioError, nearest
+from loadlib.prompt import Prompt
+from loadlib.workloads.chat import Chat
+from loadlib.workloads.long_context import LongContext
+from loadlib.workloads.windows import Settings, Target
+
+__all__ = ["KINDS", "Settings", "Target", "Workload", "build"]
+
+
+class Workload(Protocol):
+    """An endless row of prompts per model, with random access."""
+
+    name: str
+    kind: str
+    size: int | None
+    """How many distinct prompts there are before they repeat; None: they never do."""
+    invalid_skipped: int
+    """Broken records of the data file that were left out (`skip_invalid`)."""
+
+    def serves(self, model: Target) -> bool:
+        """Whether there is anything to send to `model`; if not, `skipped` says why."""
+
+    def skipped(self, model: Target) -> tuple[str, ...]:
+        """Lines for people: which prompts are skipped or cut for `model`, and why."""
+
+    def expected_tokens(self, model: Target) -> tuple[float, float]:
+        """Mean prompt tokens and mean output cap of a request, for estimates of cost."""
+
+    def prompt(self, model: Target, ordinal: int) -> Prompt:
+        """Request `ordinal` (0, 1, …) of `model`. Raises ValueError unless `serves(model)`."""
+
+
+KINDS: dict[str, type[Chat | LongContext]] = {
+    "chat": Chat,
+    "long_context": LongContext,
+}
+
+
+def build(name: str, spec: Settings, seed: int) -> Workload:
+    """The workload `name` of a scenario; data files are read here.
+
+    Raises DataError (file, line) for a data file that cannot be used, ScenarioError for settings
+    that no request can meet.
+    """
+    kind = KINDS.get(spec.kind)
+    if kind is None:
+        raise ScenarioError(
+            f"workloads.{name}.kind: no kind {spec.kind!r}{nearest(spec.kind, KINDS)}"
+        )
+    return kind(name, spec, seed)

@@ -1,0 +1,247 @@
+"""Recorded conversations, replayed turn by turn with their growing history.
+
+Request n is the n-th turn, all turns of the first conversation first; it carries everything that
+was said before, the recorded answers included. After the last turn they start over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from itertools import accumulate
+from pathlib import Path
+
+from loadlib import tokens
+from loadlib.errors import ScenarioError
+from loadlib.prompt import Message, Prompt
+from loadlib.workloads.conversations import Conversation, load
+from loadlib.workloads.filler import filler
+from loadlib.workloads.windows import Fit, Lengths, Settings, Target, encoding_of, room
+
+BUILT_IN = Path(__file__).parent / "data" / "conversations.jsonl"
+
+# The least a question is cut to, and the most turns looked at for an estimate of cost.
+_LEAST_TEXT = 8
+_LOOKED_AT = 400
+
+_Messages = list[Message]
+
+
+class Chat:
+    """`kind: chat`.
+
+    A history longer than the window leaves room for loses its oldest turns, then the beginning of
+    its last question. With `prompt_tokens` every prompt is exactly that long: cut so, or padded by
+    paragraphs in front of its first question.
+    """
+
+    kind = "chat"
+
+    def __init__(self, name: str, spec: Settings, seed: int) -> None:
+        """Raises DataError for the data file, ScenarioError for too small `prompt_tokens`."""
+        self.name = name
+        self._spec = spec
+        self._seed = seed
+        recording = load(spec.data or BUILT_IN, skip_invalid=spec.skip_invalid)
+        self.invalid_skipped = recording.invalid
+        self._conversations = [
+            _shaped(one, spec.system, spec.turns) for one in recording.conversations
+        ]
+        self._until = list(accumulate(len(one.ends) for one in self._conversations))
+        self.size: int | None = self._until[-1]
+        self._lengths = Lengths(tuple(spec.prompt_tokens or ()), tuple(spec.output_tokens))
+        self._costs: dict[tuple[str, int], list[int]] = {}
+        self._least: dict[str, int] = {}
+        self._refuse_too_short()
+
+    def serves(self, model: Target) -> bool:
+        """Whether the window of `model` has room for any prompt."""
+        floor = self._floor(model)
+        if self._lengths.asked:
+            return bool(self._lengths.kept(model, floor))
+        limit = self._limit(model)
+        return limit is None or limit >= floor
+
+    def skipped(self, model: Target) -> tuple[str, ...]:
+        """A line per length that is skipped or cut, or one on histories that are cut."""
+        if self._lengths.asked:
+            return self._lengths.notices(self.name, model, self._floor(model))
+        limit = self._limit(model)
+        if limit is None:
+            return ()
+        if limit < self._floor(model):
+            why = f"its window is {model.context_window:,} tokens"
+            return (f"{self.name}: skipped for {model.name} ({why})",)
+        cut = self._longer_than(limit, encoding_of(model)[0])
+        if not cut:
+            return ()
+        share = f"{cut:,} of {len(self._conversations):,} conversations"
+        return (f"{self.name}: {share} cut from their oldest turns to {limit:,} for {model.name}",)
+
+    def expected_tokens(self, model: Target) -> tuple[float, float]:
+        """Mean prompt tokens and mean output cap; of a large file every n-th turn is counted."""
+        if self._lengths.asked:
+            return self._lengths.mean(model, self._floor(model))
+        if not self.serves(model):
+            return 0.0, 0.0
+        encoding, _ = encoding_of(model)
+        limit = self._limit(model)
+        every = range(0, self._until[-1], -(-self._until[-1] // _LOOKED_AT))
+        counts = [self._natural(encoding, *self._locate(turn)) for turn in every]
+        kept = [count if limit is None else min(count, limit) for count in counts]
+        outputs = self._lengths.outputs
+        return sum(kept) / len(kept), sum(outputs) / len(outputs)
+
+    def prompt(self, model: Target, ordinal: int) -> Prompt:
+        """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
+        encoding, exact = encoding_of(model)
+        index, turn = self._locate(ordinal % self._until[-1])
+        fit = self._fit(model, ordinal, self._natural(encoding, index, turn))
+        messages, count = self._history(encoding, index, turn, fit.tokens)
+        if self._lengths.asked:
+            messages = self._padded(messages, fit.tokens - count, encoding, index)
+            count = fit.tokens
+        return Prompt(
+            model=model.name,
+            workload=self.name,
+            messages=messages,
+            max_tokens=fit.output,
+            tokens=count,
+            exact=exact,
+            asked_tokens=fit.asked,
+            cut_tokens=count if count != fit.asked else None,
+            check=_not_empty if self._spec.check else None,
+            extra_body=self._spec.extra_body,
+        )
+
+    def _fit(self, model: Target, ordinal: int, natural: int) -> Fit:
+        if self._lengths.asked:
+            return self._lengths.fit(model, ordinal, self._floor(model))
+        output = self._lengths.outputs[ordinal % len(self._lengths.outputs)]
+        limit = room(model, output)
+        if limit is not None and limit < self._floor(model):
+            raise ValueError(f"no prompt fits the window of {model.name}")
+        return Fit(natural, natural if limit is None else min(natural, limit), output)
+
+    def _limit(self, model: Target) -> int | None:
+        return room(model, max(self._lengths.outputs))
+
+    def _locate(self, turn: int) -> tuple[int, int]:
+        """Conversation and turn within it of the n-th turn of the whole recording."""
+        index = bisect_right(self._until, turn)
+        return index, turn - (self._until[index - 1] if index else 0)
+
+    def _counts(self, encoding: str, index: int) -> list[int]:
+        """Tokens of each message of a conversation, counted when first asked for."""
+        key = encoding, index
+        if key not in self._costs:
+            messages = self._conversations[index].messages
+            self._costs[key] = [tokens.message_tokens(one, encoding) for one in messages]
+        return self._costs[key]
+
+    def _natural(self, encoding: str, index: int, turn: int) -> int:
+        """Prompt tokens of a turn with its whole history."""
+        end = self._conversations[index].ends[turn]
+        return tokens.TOKENS_OF_REPLY_START + sum(self._counts(encoding, index)[:end])
+
+    def _longer_than(self, limit: int, encoding: str) -> int:
+        """How many conversations have a turn of more than `limit` prompt tokens."""
+        longer = 0
+        for index, one in enumerate(self._conversations):
+            # no text has more tokens than bytes, nor more than four of these to a character
+            most = sum(4 * len(m["content"]) + 8 for m in one.messages[: one.ends[-1]])
+            if most + 8 > limit:
+                longer += self._natural(encoding, index, len(one.ends) - 1) > limit
+        return longer
+
+    def _history(self, encoding: str, index: int, turn: int, limit: int) -> tuple[_Messages, int]:
+        """The messages of a turn cut to at most `limit` prompt tokens, and their count."""
+        one, counts = self._conversations[index], self._counts(encoding, index)
+        end, head = one.ends[turn], one.starts[0]
+        fixed = tokens.TOKENS_OF_REPLY_START + sum(counts[:head])
+        rest = sum(counts[head:end])
+        for begin, following in zip(one.starts, (*one.starts[1:], end), strict=False):
+            if begin >= end:
+                break
+            if fixed + rest <= limit:
+                return [*one.messages[:head], *one.messages[begin:end]], fixed + rest
+            rest -= sum(counts[begin:following])
+        if not self._spec.system and fixed + counts[end - 1] > limit:
+            head, fixed = 0, tokens.TOKENS_OF_REPLY_START  # a recorded system message yields too
+        question = one.messages[end - 1]
+        bare = fixed + tokens.message_tokens({**question, "content": ""}, encoding)
+        text, count = _ending(question["content"], limit - bare, encoding)
+        return [*one.messages[:head], {**question, "content": text}], bare + count
+
+    def _padded(self, messages: _Messages, missing: int, encoding: str, index: int) -> _Messages:
+        """`messages` with paragraphs of `missing` tokens in front of the first question."""
+        if not missing:
+            return messages
+        first = next(i for i, one in enumerate(messages) if one["role"] == "user")
+        text = messages[first]["content"]
+        ring = filler(self._seed, encoding)
+        padded = ring.exactly(missing, self._start(index)) + text
+        if text[:1] in ("\r", "\n", "/"):
+            # these join the blank line before them into one piece: see by how much, once
+            joined = missing + tokens.count(text, encoding) - tokens.count(padded, encoding)
+            padded = ring.exactly(missing + joined, self._start(index)) + text
+        return [*messages[:first], {**messages[first], "content": padded}, *messages[first + 1 :]]
+
+    def _start(self, index: int) -> int:
+        """Where the padding of a conversation starts: alike for its turns, not for others."""
+        raw = f"{self._seed}/{self.name}/{index}".encode()
+        return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "big")
+
+    def _floor(self, model: Target) -> int:
+        return self._least_tokens(encoding_of(model)[0])
+
+    def _least_tokens(self, encoding: str) -> int:
+        """The template, `system`, and a few tokens of a question."""
+        if encoding not in self._least:
+            system = self._spec.system
+            bare: _Messages = [{"role": "system", "content": system}] if system else []
+            bare.append({"role": "user", "content": ""})
+            self._least[encoding] = tokens.chat_tokens(bare, encoding) + _LEAST_TEXT
+        return self._least[encoding]
+
+    def _refuse_too_short(self) -> None:
+        shortest = min(self._lengths.asked, default=None)
+        if shortest is None or shortest >= 100 + len((self._spec.system or "").encode()):
+            return  # the rest is below 100 tokens, and no text has more tokens than bytes
+        needed = max(self._least_tokens(encoding) for encoding in tokens.VOCABULARIES)
+        if shortest < needed:
+            raise ScenarioError(
+                f"workloads.{self.name}.prompt_tokens: {shortest} is too short: the template and "
+                f"a short question take {needed}"
+            )
+
+
+def _shaped(one: Conversation, system: str | None, turns: int | None) -> Conversation:
+    """With the scenario's system message instead of the recorded one, and at most `turns`."""
+    head = one.starts[0]
+    front: tuple[Message, ...] = one.messages[:head]
+    if system:
+        front = ({"role": "system", "content": system},)
+    shift = len(front) - head
+    return Conversation(
+        messages=front + one.messages[head:],
+        starts=tuple(at + shift for at in one.starts[:turns]),
+        ends=tuple(at + shift for at in one.ends[:turns]),
+        lang=one.lang,
+    )
+
+
+def _ending(text: str, budget: int, encoding: str) -> tuple[str, int]:
+    """The longest end of `text` of at most `budget` tokens, and its count."""
+    kept = tokens.encode(text, encoding)
+    excess = len(kept) - budget
+    while excess > 0:
+        kept = kept[excess:]
+        # a character cut in half decodes to U+FFFD, and other pieces may make other tokens
+        text = tokens.decode(kept, encoding).lstrip("\ufffd")
+        excess = tokens.count(text, encoding) - budget
+    return text, tokens.count(text, encoding)
+
+
+def _not_empty(answer: str) -> bool:
+    return bool(answer.strip())
