@@ -1,11 +1,10 @@
 """The binomial distribution, exactly, as far as confidence intervals and gates need it.
 
-Probabilities are summed in double precision from the mode outwards over a window of twelve
-standard deviations, which leaves out less than 1e-30. The anchor at the mode comes from
-`math.lgamma` (error of the logarithm ≤ 1e-7 at n = 1e7), everything else from the recurrence
-P(k+1) / P(k) = (n − k) / (k + 1) · p / (1 − p) (Johnson, Kemp and Kotz, *Univariate Discrete
-Distributions*, ch. 3). The window grows with √n: 38,000 terms at n = 1e7, so no approximation
-by a normal or beta distribution is ever needed.
+Probabilities follow from each other by P(k+1) / P(k) = (n − k) / (k + 1) · p / (1 − p)
+(Johnson, Kemp and Kotz, *Univariate Discrete Distributions*, ch. 3), taken from the mode
+outwards over a window of twelve standard deviations a side, which leaves out less than 1e-30;
+so their sum is 1 and they need no other anchor. The window grows with √n: 38,000 terms at
+n = 1e7, so no approximation by a normal or beta distribution is ever needed.
 """
 
 from __future__ import annotations
@@ -86,12 +85,8 @@ def _window(n: int, p: float) -> _Window:
     k = np.arange(first, last, dtype=np.float64)
     steps = np.log(n - k) - np.log(k + 1.0) + odds
     logs = np.concatenate(([0.0], np.cumsum(steps)))
-    logs += _log_pmf(mode, n, p) - logs[mode - first]
-    below = np.minimum(np.cumsum(np.exp(logs)), 1.0)
+    weights = np.exp(logs - logs[mode - first])
+    below = np.cumsum(weights)
+    below /= below[-1]
     below.flags.writeable = False
     return first, below
-
-
-def _log_pmf(k: int, n: int, p: float) -> float:
-    ways = math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-    return ways + k * math.log(p) + (n - k) * math.log1p(-p)
