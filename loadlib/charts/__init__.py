@@ -1,0 +1,38 @@
+"""Pure chart specifications: a run in, Vega-Lite (with inline data) and its words out.
+
+A chart is one function `RunLike → Figure | None`; None means that there is nothing to draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from altair.utils.schemapi import debug_mode
+
+from loadlib.charts.ladder import load_ladder
+from loadlib.charts.latency import ttft_histogram, ttft_percentiles, user_rate_histogram
+from loadlib.charts.lengths import ttft_by_length
+from loadlib.charts.parts import Figure, HistogramLike, Key, RunLike
+from loadlib.charts.throughput import system_throughput
+
+CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
+    "ttft-histogram": ttft_histogram,
+    "ttft-percentiles": ttft_percentiles,
+    "ttft-by-length": ttft_by_length,
+    "user-rate-histogram": user_rate_histogram,
+    "system-throughput": system_throughput,
+    "load-ladder": load_ladder,
+}
+"""Every chart by its id, in the order of the page."""
+
+
+def figures(run: RunLike) -> list[Figure]:
+    """Every chart that has something to show, in the order of the page.
+
+    Altair's checks of each object are left out (they take half the time): the tests make them.
+    """
+    with debug_mode(False):
+        return [figure for chart in CHARTS.values() if (figure := chart(run)) is not None]
+
+
+__all__ = ["CHARTS", "Figure", "HistogramLike", "Key", "RunLike", "figures"]

@@ -1,0 +1,347 @@
+"""What every chart is made of: the figure, its panels, scales, colours and marks.
+
+Three conventions hold on the whole page, so that a reader learns them once:
+a *panel* is a model, a *colour* is a workload, a *dash* is a clock or a percentile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import altair as alt
+import numpy as np
+import numpy.typing as npt
+
+from loadlib.charts import numerals
+from loadlib.summary import Gate, Group, Summary
+
+WIDTH = 1120
+"""Drawn width of a figure in CSS pixels; the page scales it down where there is less room."""
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+"""Okabe and Ito's colours, the fallbacks of the page's variables `--s1` … `--s7`."""
+
+Row = Mapping[str, Any]
+Drawn = Any
+"""Some part of a chart: altair's own types end where `encode` begins."""
+Dash = Literal["solid", "dashed", "dotted", "dot", "diamond", "bar", "cross", "area"]
+
+
+class HistogramLike(Protocol):
+    """The part of `histogram.Histogram` that charts read."""
+
+    def counts(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+        """Recorded values, ascending, and how often each occurred."""
+        ...
+
+
+class RunLike(Protocol):
+    """The part of `run.Run` that charts read."""
+
+    @property
+    def summary(self) -> Summary:
+        """The judged run."""
+        ...
+
+    def histogram(self, model: str, workload: str, phase: str, metric: str) -> HistogramLike:
+        """One metric of one group."""
+        ...
+
+    def seconds(self) -> Iterable[Row]:
+        """Counters of every second, phase, model and workload."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One entry of a legend: what a colour (0, 1, …; None for any) and a stroke stand for."""
+
+    label: str
+    series: int | None
+    stroke: Dash
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A chart and everything that makes it readable without the picture.
+
+    `spec` is complete Vega-Lite with inline data; `columns` and `rows` are its data as text.
+    """
+
+    id: str
+    title: str
+    takeaway: str
+    spec: dict[str, Any]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    legend: tuple[Key, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One small multiple: the groups of one model and phase, one colour per workload."""
+
+    label: str
+    groups: tuple[tuple[int, Group], ...]
+
+
+def colour(series: int) -> str:
+    """CSS colour of the n-th series; a page may set the variable, a bare SVG falls back."""
+    slot = series % len(PALETTE)
+    return f"var(--s{slot + 1}, {PALETTE[slot]})"
+
+
+def measured(summary: Summary) -> list[Group]:
+    """The groups of the measure phases: by model, workload, phase, in the scenario's order."""
+    found = [group for group in summary.groups if group.kind == "measure"]
+    places = [
+        {name: i for i, name in reversed(list(enumerate(names)))}
+        for names in (
+            [group.model for group in found],
+            [group.workload for group in found],
+            [group.phase for group in found],
+        )
+    ]
+    return sorted(
+        found, key=lambda g: (places[0][g.model], places[1][g.workload], places[2][g.phase])
+    )
+
+
+def ladder(summary: Summary) -> bool:
+    """Whether several measure phases ran."""
+    return len({group.phase for group in measured(summary)}) > 1
+
+
+def workloads(groups: Iterable[Group]) -> list[str]:
+    """Workload names in order of appearance."""
+    return list(dict.fromkeys(group.workload for group in groups))
+
+
+def short(text: str, limit: int = 34) -> str:
+    """One printable line of at most `limit` characters, cut in the middle."""
+    line = "".join(c if c.isprintable() else " " for c in text).strip()
+    if len(line) <= limit:
+        return line
+    return f"{line[: limit - limit // 3 - 1]}…{line[-(limit // 3) :]}"
+
+
+def group_label(group: Group, *, phase: bool = False) -> str:
+    """`gpt-4o · chat`, and the phase where there are several."""
+    parts = [group.model, group.workload, *([group.phase] if phase else [])]
+    return " · ".join(short(part) for part in parts)
+
+
+def panels(summary: Summary, limit: int = 24) -> tuple[list[Panel], list[Key]]:
+    """Small multiples in the scenario's order and the legend of their colours.
+
+    Up to three workloads share the panel of their model; with more, each group has its own.
+    Beyond `limit` panels the busiest are kept: the tables of the page hold all of them.
+    """
+    groups, several = measured(summary), ladder(summary)
+    names = workloads(groups)
+    shared = len(names) <= 3
+    found: dict[tuple[str, ...], list[tuple[int, Group]]] = {}
+    for group in groups:
+        key = (group.model, group.phase) if shared else (group.model, group.phase, group.workload)
+        found.setdefault(key, []).append((names.index(group.workload) if shared else 0, group))
+    made = [Panel(_panel_label(members, several, shared), tuple(members)) for members in
+            found.values()]  # fmt: skip
+    if len(made) > limit:
+        busiest = sorted(made, key=lambda p: -sum(g.requests.scheduled for _, g in p.groups))
+        kept = {id(panel) for panel in busiest[:limit]}
+        made = [panel for panel in made if id(panel) in kept]
+    keys = [Key(short(name), index, "area") for index, name in enumerate(names)] if shared else []
+    return made, keys
+
+
+def _panel_label(members: Sequence[tuple[int, Group]], several: bool, shared: bool) -> str:
+    group = members[0][1]
+    parts = [short(group.model)]
+    if not shared:
+        parts.append(short(group.workload))
+    if several:
+        parts.append(short(group.phase))
+    return " · ".join(parts)
+
+
+def gates_on(summary: Summary, group: Group, metric: str) -> list[tuple[str, Gate]]:
+    """Percentile gates of one metric on one group as (statistic, gate)."""
+    found = []
+    for gate in summary.gates:
+        head = gate.expression.split("<")[0].split(">")[0].strip()
+        name, _, stat = head.partition(".")
+        here = (gate.model, gate.workload, gate.phase) == (group.model, group.workload, group.phase)
+        if here and name == metric:
+            found.append((stat, gate))
+    return found
+
+
+def scaled_counts(
+    run: RunLike, group: Group, metric: str
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """Values in the metric's own unit (ms, tok/s) and their counts; empty when unknown."""
+    stats = group.metrics.get(metric)
+    if stats is None or stats.n == 0:
+        return np.empty(0), np.empty(0, dtype=np.int64)
+    values, counts = run.histogram(group.model, group.workload, group.phase, metric).counts()
+    kept = np.asarray(counts) > 0
+    return np.asarray(values, dtype=float)[kept] / 1000, np.asarray(counts, dtype=np.int64)[kept]
+
+
+def quantile(values: npt.NDArray[Any], counts: npt.NDArray[Any], p: float) -> float:
+    """Nearest rank ⌈p·n⌉ over counted values, which must not be empty."""
+    below = np.cumsum(counts)
+    rank = max(1, math.ceil(p * int(below[-1]) - 1e-9))
+    return float(values[int(np.searchsorted(below, rank))])
+
+
+def data(rows: Iterable[Row]) -> alt.InlineData:
+    """Inline data; numbers keep four digits, which is finer than a pixel."""
+    return alt.InlineData(
+        values=[
+            {k: _thin(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows
+        ]
+    )
+
+
+def _thin(number: float) -> float:
+    return float(f"{number:.4g}")
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1-2-5 ticks in [low, high], thinned to decades where there are many."""
+    exponents = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low <= 2000 else (1, 3) if high / low < 50_000 else (1,)
+    return [s * 10.0**e for e in exponents for s in steps if low <= s * 10.0**e <= high]
+
+
+def linear_ticks(high: float, wanted: int = 3) -> list[float]:
+    """Round values from 0 to at most `high`."""
+    if high <= 0:
+        return [0.0]
+    raw = high / wanted
+    base = 10.0 ** math.floor(math.log10(raw))
+    step = next(s * base for s in (1, 2, 2.5, 5, 10) if s * base >= raw * 0.999)
+    return [round(i * step, 12) for i in range(int(high / step + 1e-9) + 1)]
+
+
+MS_LABEL = "datum.value >= 1000 ? format(datum.value / 1000, '~g') + ' s' : format(datum.value, '~g') + ' ms'"  # noqa: E501
+PLAIN_LABEL = "format(datum.value, ',~r')"
+TOKENS_LABEL = (
+    "datum.value >= 1000 ? format(datum.value / 1000, '~g') + 'k' : format(datum.value, '~g')"
+)
+
+
+def span(values: Iterable[float], *, least: float = 4.0) -> tuple[float, float] | None:
+    """A log domain around positive values, at least a factor of `least` wide."""
+    kept = [v for v in values if v > 0 and math.isfinite(v)]
+    if not kept:
+        return None
+    low, high = min(kept) * 0.94, max(kept) * 1.06
+    grow = math.sqrt(max(1.0, least / (high / low)))
+    return low / grow, high * grow
+
+
+def log_scale(domain: tuple[float, float]) -> alt.Scale:
+    """A log scale that shows exactly `domain`."""
+    return alt.Scale(type="log", domain=list(domain), nice=False)
+
+
+def linear_scale(high: float, low: float = 0.0) -> alt.Scale:
+    """A linear scale that shows exactly [low, high]."""
+    return alt.Scale(domain=[low, high], nice=False)
+
+
+def axis(
+    values: Sequence[float], label: str, title: str | list[str] | None = None, **more: Any
+) -> alt.Axis:
+    """An axis with ticks where we say, labelled by a Vega expression."""
+    return alt.Axis(values=list(values), labelExpr=label, title=title, **more)
+
+
+def hidden() -> alt.Axis:
+    """The axis of a row whose ticks stand elsewhere: grid only."""
+    return alt.Axis(labels=False, ticks=False, title=None, domain=False)
+
+
+GUTTER = 58  # room for a labelled and titled y axis, px
+GUTTER_EXTENT = {"minExtent": 42, "maxExtent": 42}
+
+
+def caption(text: str, width: int, x: int = 0) -> Drawn:
+    """The name of a panel, above its left edge (a negative x: over the axis)."""
+    return (
+        alt.Chart(alt.InlineData(values=[{"label": text}]))
+        .mark_text(align="left", baseline="bottom", fontWeight=600, fontSize=12,
+                   fill="currentColor", limit=width)
+        .encode(x=alt.value(x), y=alt.value(-5), text="label:N")
+    )  # fmt: skip
+
+
+CONFIG: dict[str, Any] = {
+    "aria": False,
+    "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor", "titleColor": "currentColor", "labelOpacity": 0.75,
+        "titleOpacity": 0.75, "labelFontSize": 11, "titleFontSize": 11,
+        "titleFontWeight": "normal", "titlePadding": 8, "domainColor": "currentColor",
+        "domainOpacity": 0.4, "tickColor": "currentColor", "tickOpacity": 0.4, "tickSize": 4,
+        "gridColor": "currentColor", "gridOpacity": 0.1, "labelOverlap": "greedy",
+        "labelSeparation": 4,
+    },
+    "text": {"fill": "currentColor"},
+}  # fmt: skip
+
+
+def finished(chart: Drawn) -> dict[str, Any]:
+    """The complete specification as plain data."""
+    spec: dict[str, Any] = chart.to_dict(validate=False)
+    spec["config"] = CONFIG
+    spec["background"] = None
+    spec["padding"] = {"left": 4, "right": 14, "top": 4, "bottom": 4}
+    return spec
+
+
+def extremes(
+    found: Sequence[tuple[float, Group]], *, phase: bool
+) -> tuple[tuple[float, str], tuple[float, str]] | None:
+    """(lowest, its group) and (highest, its group)."""
+    if not found:
+        return None
+    low, high = min(found, key=lambda f: f[0]), max(found, key=lambda f: f[0])
+    return (
+        (low[0], group_label(low[1], phase=phase)),
+        (high[0], group_label(high[1], phase=phase)),
+    )
+
+
+def stat_range(summary: Summary, metric: str, stat: str) -> str:
+    """`chat 213 ms (gpt-4o-mini) to 1,020 ms (gpt-4); long …`: a sentence's middle part."""
+    groups, parts = measured(summary), []
+    for name in workloads(groups):
+        found = [
+            (value, group)
+            for group in groups
+            if group.workload == name
+            and (stats := group.metrics.get(metric)) is not None
+            and (value := getattr(stats, stat)) is not None
+        ]
+        if not found:
+            continue
+        unit = found[0][1].metrics[metric].unit
+        low, high = min(found, key=lambda f: f[0]), max(found, key=lambda f: f[0])
+        text = f"{short(name)} {numerals.value(low[0], unit)}"
+        if low[1] is not high[1]:
+            where = [_place(group, ladder(summary)) for group in (low[1], high[1])]
+            text += f" ({where[0]}) to {numerals.value(high[0], unit)} ({where[1]})"
+        parts.append(text)
+    return "; ".join(parts)
+
+
+def _place(group: Group, phase: bool) -> str:
+    return f"{short(group.model)}, {short(group.phase)}" if phase else short(group.model)

@@ -1,0 +1,67 @@
+"""Pages made from a run folder: `report.html`, `summary.md`, `junit.xml`, and terminal text.
+
+The only writer of pages. Everything here is a function of a `run.Run` (or of `summary` alone),
+so a report can be made again at any time: `loadlib report RUN`. Drawing libraries are imported
+when a page is made, not when load is.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from loadlib import run as runs
+from loadlib.folder import write_atomically
+from loadlib.summary import Summary
+
+STEP_SUMMARY_LIMIT = 1_000_000  # bytes; GitHub refuses the whole upload above 1,024 k
+
+
+def write(run: runs.Run | Path | str) -> list[Path]:
+    """Write `report.html`, `summary.md` and `junit.xml` into the run folder; returns their paths.
+
+    Each file is replaced atomically and hashed in the manifest of a finished run. Raises
+    OSError where the folder cannot be written, and what `run.load` raises.
+    """
+    from loadlib.report import html, junit, markdown
+
+    loaded = run if isinstance(run, runs.Run) else runs.load(run)
+    pages = {
+        "report.html": html.render(loaded),
+        "summary.md": markdown.render(loaded.summary),
+        "junit.xml": junit.render(loaded.summary),
+    }
+    for name, text in pages.items():
+        write_atomically(loaded.path / name, text.encode())
+    if loaded.manifest.get("state") in ("complete", "interrupted"):
+        runs.seal(loaded.path)
+    return [loaded.path / name for name in pages]
+
+
+def show(summary: Summary, folder: Path | None = None) -> None:
+    """Print the end of a run to stdout: verdict, gates, models, health, where the report is."""
+    from loadlib.report import terminal
+
+    terminal.print_summary(summary, folder)
+
+
+def append_github_summary(
+    summary: Summary, environ: Mapping[str, str] | None = None
+) -> Path | None:
+    """Append `summary.md` to the file `$GITHUB_STEP_SUMMARY` names; None where it names none.
+
+    Left out when it would push that file over what GitHub accepts (then everything is lost).
+    """
+    from loadlib.report import markdown
+
+    name = (os.environ if environ is None else environ).get("GITHUB_STEP_SUMMARY")
+    if not name:
+        return None
+    target, text = Path(name), markdown.render(summary) + "\n"
+    present = target.stat().st_size if target.exists() else 0
+    if present + len(text.encode()) > STEP_SUMMARY_LIMIT:
+        return None
+    with target.open("a", encoding="utf-8") as out:
+        out.write(text)
+    return target
