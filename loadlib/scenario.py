@@ -59,7 +59,7 @@ def load(path: Path, overrides: Overrides = ()) -> Scenario:
     """Read a scenario file. Raises `ScenarioError`."""
     try:
         if path.stat().st_size > yaml.MAX_BYTES:
-            raise ScenarioError("is larger than 1 MiB: that is not a scenario", file=str(path))
+            raise ScenarioError("is larger than 256 KiB: that is not a scenario", file=str(path))
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()

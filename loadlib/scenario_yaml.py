@@ -24,7 +24,7 @@ from loadlib.redact import redact
 Path = tuple[str | int, ...]
 """Where a value stands: mapping keys and list positions from the top."""
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 18
 MAX_VALUES = 20_000  # after aliases are expanded
 MAX_DEPTH = 40
 
@@ -133,7 +133,7 @@ def _enter(node: Any, step: Any, flag: str) -> Any:
 def read(text: str, file: str) -> Document:
     """Parse one YAML document. Raises `ScenarioError` with file and line."""
     if len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise ScenarioError("is larger than 1 MiB: that is not a scenario", file=file)
+        raise ScenarioError("is larger than 256 KiB: that is not a scenario", file=file)
     try:
         root = YAML(typ="safe", pure=True).compose(io.StringIO(text))
     except MarkedYAMLError as error:
@@ -287,7 +287,7 @@ def write(data: Mapping[str, Any]) -> str:
     Small values stand on one line (`- {phase: measure, duration: 150s}`); strings are quoted
     wherever YAML would see something else in them.
     """
-    return "".join(_block(data, ""))
+    return "".join(_block(data, "")) or "{}\n"
 
 
 def _block(data: Mapping[str, Any] | list[Any], indent: str) -> Iterator[str]:

@@ -1,0 +1,750 @@
+"""Scenario files: what each key means, and the one line that every mistake gets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import jsonschema
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadlib import scenario_yaml, units
+from loadlib.catalog import CATALOGUE
+from loadlib.errors import ExitCode, ScenarioError, UsageError
+from loadlib.metrics import FLOORS
+from loadlib.scenario import (
+    Budget,
+    ModelSpec,
+    Phase,
+    Price,
+    Scenario,
+    Timeouts,
+    WorkloadSpec,
+    json_schema,
+    load,
+    parse,
+    quick,
+    to_yaml,
+    with_measure,
+    with_models,
+)
+from loadlib.schedule import S
+
+SCENARIOS = sorted((Path(__file__).parent.parent / "scenarios").glob("*.yaml"))
+
+TEXT = """\
+version: 1
+name: example
+target: simulator
+models:
+  - gpt-4o-mini
+  - name: local
+    model: smollm2-135m
+    base_url: http://127.0.0.1:8080/v1
+    api_key_env: LOCAL_API_KEY
+    context_window: 8192
+    price: {input_usd_per_mtok: 0, output_usd_per_mtok: 0.5}
+workloads:
+  chat: {kind: chat, output_tokens: 128, weight: 90}
+  long: {kind: long_context, prompt_tokens: [8k, 32Ki], output_tokens: 64, weight: 10}
+load:
+  - {phase: warmup, duration: 5s, arrival: closed, users: 10}
+  - {phase: measure, duration: 150s, arrival: poisson, rate: 5/s, max_in_flight: 200}
+slo:
+  - "chat: ttft.p99 < 800ms, error_rate < 1%, goodput >= 95%"
+  - local/long: ttft.p90 < 20s
+budget: {max_usd: 2.50, max_output_tokens: 2M}
+timeouts: {connect: 500ms, total: 5m}
+seed: 7
+"""
+
+
+def test_every_key_means_what_it_says():
+    scenario = parse(TEXT)
+    assert (scenario.name, scenario.target, scenario.per) == ("example", "simulator", "model")
+    assert (scenario.order, scenario.client, scenario.seed) == ("auto", "tape", 7)
+    first, second = scenario.models
+    assert first == ModelSpec(name="gpt-4o-mini")
+    assert (second.model, second.base_url) == ("smollm2-135m", "http://127.0.0.1:8080/v1")
+    assert (second.api_key_env, second.context_window) == ("LOCAL_API_KEY", 8192)
+    assert second.price == Price(input_usd_per_mtok=0, output_usd_per_mtok=0.5)
+    chat, long = scenario.workloads["chat"], scenario.workloads["long"]
+    assert (chat.kind, chat.weight, chat.output_tokens) == ("chat", 90, (128,))
+    assert chat.prompt_tokens is None
+    assert long.prompt_tokens == (8000, 32768), "k is 1,000 and Ki is 1,024"
+    warmup, measure = scenario.load
+    assert (warmup.name, warmup.kind, warmup.duration_ns) == ("warmup", "warmup", 5 * S)
+    assert (warmup.closed, warmup.users, warmup.label) == (True, 10, "closed, 10 users")
+    assert (measure.rate, measure.max_in_flight, measure.when_full) == (5.0, 200, "wait")
+    assert measure.label == "poisson 5/s"
+    assert scenario.slo[1] == "local/long: ttft.p90 < 20s", "unquoted, YAML sees a mapping"
+    assert [objective.scope for objective in scenario.objectives] == ["chat"] * 3 + ["local/long"]
+    assert scenario.budget == Budget(max_usd=2.5, max_output_tokens=2_000_000)
+    assert scenario.timeouts == Timeouts(connect_s=0.5, first_token_s=60, idle_s=30, total_s=300)
+
+
+def test_defaults():
+    scenario = parse(
+        "version: 1\nmodels: [gpt-4]\nworkloads: {c: {kind: chat}}\n"
+        "load: [{phase: measure, requests: 1, arrival: closed, users: 1}]\n",
+        "dir/nightly.yaml",
+    )
+    assert (scenario.name, scenario.target, scenario.seed) == ("nightly", None, 42)
+    assert scenario.timeouts == Timeouts(connect_s=5, first_token_s=60, idle_s=30, total_s=300)
+    assert (scenario.budget, scenario.slo) == (None, ())
+
+
+SECOND = """phase: measure, name: again, requests: 9, arrival: closed, users: 1}
+  - {phase: measure, name: again, duration: 150s"""
+
+# What is replaced in TEXT, by what, the line of the error and a part of it.
+MISTAKES = [
+    ("seed: 7", "sede: 7", 23, "unknown key 'sede' (did you mean 'seed'?)"),
+    ("seed: 7", "rate: 5/s", 23, "unknown key 'rate' (it belongs in load)"),
+    ("weight: 10}", "wieght: 10}", 14, "unknown key 'wieght' in workloads.long (did you mean"),
+    ("users: 10", "seed: 10", 16, "it belongs at the top"),
+    ("input_usd_per_mtok", "input_usd_mtok", 11, "price.input_usd_per_mtok is missing (and 1"),
+    ("seed: 7", "seed: 7\nseed: 8", 24, "duplicate key 'seed', first at line 23"),
+    ("weight: 90", "weight: 90, weight: 9", 13, "duplicate key 'weight', first at line 13"),
+    ("duration: 150s", "duration: -5s", 17, "a duration cannot be negative"),
+    ("duration: 150s", "duration: -5", 17, "a duration cannot be negative"),
+    ("duration: 150s", "duration: 150", 17, "write 150s or 150ms, not 150"),
+    ("duration: 150s", "duration: '150'", 17, "write 150s or 150ms, not 150"),
+    ("duration: 150s", "duration: 0s", 17, "should be more than 0"),
+    ("duration: 150s", "duration: 2 fortnights", 17, "is not a duration"),
+    ("duration: 150s", "requests: 0", 17, "requests: should be 1 or more"),
+    ("duration: 150s", "duration: 100ms", 17, "plans no request at all"),
+    ("duration: 150s, ", "", 17, "give exactly one of them"),
+    ("duration: 150s", "duration: 9s, requests: 9", 17, "give exactly one of them"),
+    ("rate: 5/s", "rate: 5", 17, "a rate needs a unit: write 5/s or 5/m"),
+    ("rate: 5/s", "rate: 0/s", 17, "more than 0"),
+    ("rate: 5/s, ", "", 17, "arrival: poisson needs a rate"),
+    ("rate: 5/s", "rate: 5/s, users: 3", 17, "users means nothing with arrival: poisson"),
+    (", users: 10", "", 16, "arrival: closed needs users"),
+    ("users: 10", "users: 0", 16, "users: should be 1 or more"),
+    ("users: 10", "users: 2, max_in_flight: 3", 16, "max_in_flight means nothing with arrival"),
+    ("arrival: poisson", "arrival: poison", 17, "'poison' is not one of closed, constant, poi"),
+    ("phase: measure", "phase: warmup", 15, "no phase measures"),
+    ("phase: measure, duration: 150s", SECOND, 18, "a second phase named 'again'"),
+    ("version: 1", "version: 2", 1, "version"),
+    ("version: 1\n", "", 1, "version is missing"),
+    ("name: local", "name: gpt-4o-mini", 6, "a second model named 'gpt-4o-mini'"),
+    ("name: local", "name: chat", 6, "'chat' is also a workload: rename one"),
+    ("name: local", "name: ' local'", 6, "neither begins nor ends with a space"),
+    ("chat: {kind", "all: {kind", 13, "'all' is the scope of everything"),
+    ("weight: 90", "weight: 90, models: [locla]", 13, "unknown model 'locla' (did you mean 'loc"),
+    ("weight: 90", "weight: '90'", 13, "workloads.chat.weight: should be a number"),
+    ("weight: 90", "weight: -1", 13, "should be 0 or more"),
+    ("weight: 90", "weight: .inf", 13, "should be a finite number"),
+    ("weight: 90", "weight: true", 13, "should be a number"),
+    ("weight: 90", "depth: 0.5", 13, "depth belongs to kind: long_context, not chat"),
+    ("weight: 90", "extra_body: {stream: false}", 13, "stream is set by loadlib itself"),
+    ("weight: 10}", "turns: 3}", 14, "turns belongs to kind: chat, not long_context"),
+    ("weight: 10}", "depth: 1.5}", 14, "a share of the document from 0 to 1"),
+    ("prompt_tokens: [8k, 32Ki], ", "", 14, "long_context needs prompt_tokens"),
+    ("[8k, 32Ki]", "[8kb]", 14, "'8kb' is not a number: write 64, 8k (8,000) or 8Ki (8,192)"),
+    ("[8k, 32Ki]", "[]", 14, "should not be an empty list"),
+    ("[8k, 32Ki]", "-8k", 14, "cannot be negative"),
+    ("[8k, 32Ki]", "1.5", 14, "should be a whole number"),
+    ("kind: chat", "kind: chta", 13, "'chta' is not one of chat, long_context"),
+    ("http://127.0.0.1:8080/v1", "127.0.0.1:8080/v1", 8, "should be a URL such as"),
+    ("http://127.0.0.1:8080/v1", "http://[::1/v1", 8, "should be a URL such as"),
+    ("LOCAL_API_KEY", "a b", 9, "should be the name of an environment variable"),
+    ("ttft.p99 <", "tttf.p99 <", 19, "slo.0: unknown metric 'tttf' (did you mean 'ttst'?)"),
+    ("local/long:", "local/lnog:", 20, "unknown scope 'local/lnog' (did you mean 'local/long'?)"),
+    ("ttft.p99 < 800ms, error", "error", 19, "nothing says what a good request is"),
+    ("max_usd: 2.50, max_output_tokens: 2M", "", 21, "names no limit"),
+    ("max_usd: 2.50", "max_usd: 0", 21, "should be more than 0"),
+    ("connect: 500ms", "connect: 0.5", 22, "write 0.5s or 0.5ms"),
+    ("seed: 7", "seed: 7.5", 23, "seed: should be a whole number"),
+    ("seed: 7", "seed: -1", 23, "seed: should be 0 or more"),
+    ("seed: 7", "per: modle", 23, "'modle' is not one of model, total (did you mean 'model'?)"),
+    ("seed: 7", "seed: [", 24, "not YAML"),
+    ("seed: 7", "\tseed: 7", 23, "not YAML"),
+    ("seed: 7", "seed: !!python/name:os.system x", 23, "is not allowed"),
+    ("seed: 7", "? [a]\n: 1", 23, "a key must be text"),
+    ("name: example", "name: 2026", 2, "name: should be text"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "message"), MISTAKES)
+def test_mistakes_at_their_line(old, new, line, message):
+    assert old in TEXT
+    with pytest.raises(ScenarioError) as caught:
+        parse(TEXT.replace(old, new, 1), "s.yaml")
+    text = str(caught.value)
+    assert message in text
+    assert text.startswith(f"s.yaml:{line}: ")
+    assert "\n" not in text
+    assert caught.value.exit_code is ExitCode.USAGE
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("arrival: poisson", "arrival: gamma"),
+        ("arrival: poisson", "arrival: trace"),
+        ("rate: 5/s", "rate: [[0s, 2/s], [60s, 20/s]]"),
+        ("rate: 5/s", "rate: 5/s, shape: 2"),
+        ("rate: 5/s", "rate: 5/s, speed: 2"),
+        ("output_tokens: 64", "output_tokens: {uniform: [1, 2]}"),
+        ("output_tokens: 64", "output_tokens: {lognormal: {p50: 1, p99: 2}}"),
+        ("[8k, 32Ki]", "{table: azure-conv}"),
+        ("kind: chat", "kind: replay"),
+        ("weight: 90", "history: own"),
+        ("context_window: 8192", "limits: {rpm: 5000, tpm: 2000000}"),
+    ],
+)
+def test_what_the_design_knows_and_nothing_does_yet_is_refused(old, new):
+    with pytest.raises(ScenarioError, match=r"^s\.yaml:\d+: .*is not supported yet"):
+        parse(TEXT.replace(old, new, 1), "s.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "why"),
+    [
+        ("", "is empty", "an empty file"),
+        ("# nothing\n", "is empty", "a comment"),
+        ("- a\n", "should be a mapping", "a list"),
+        ("version: 1\n---\nversion: 1\n", "not YAML", "two documents"),
+        ("a: " + "x" * (1 << 20), "larger than 256 KiB", "a data file by mistake"),
+        ("[" * 1000, "nested too deeply", "a parser's stack"),
+        ("a: &a [*a]\n", "nested too deeply", "a list inside itself"),
+        ("a: \x00\n", "not YAML", "a binary file"),
+        ("a: " + "9" * 5000, "is not a number", "an integer that takes a second to parse"),
+        ('a: "\\ud800"\n', "half a character", "cannot be written to any file"),
+        ("version: 1\nmodels: []\nworkloads: {}\nload: []\n", "should not be empty", "no model"),
+    ],
+)
+def test_texts_that_are_no_scenario(text, message, why):
+    with pytest.raises(ScenarioError) as caught:
+        parse(text, "s.yaml")
+    assert message in str(caught.value), why
+    assert "\n" not in str(caught.value)
+
+
+def test_aliases_are_fine_until_they_multiply():
+    shared = TEXT.replace("output_tokens: 128", "output_tokens: &cap 128")
+    shared = shared.replace("output_tokens: 64", "output_tokens: *cap")
+    assert parse(shared).workloads["long"].output_tokens == (128,)
+    bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9)
+    )
+    with pytest.raises(ScenarioError, match="too many values"):
+        parse(bomb)
+
+
+SECRETS = [
+    "sk-proj-Ab3dEf6hIj9kLm2nOp5q",
+    "sk-ant-api03-abcdefghijklmnop",
+    "AIzaSyA1234567890abcdefghijklmnopqrstu",
+    "gsk_abcdefghij0123456789ABCDEFGHIJ",
+    "Bearer abcdef0123456789",
+]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("api_key_env: LOCAL_API_KEY", "api_key_env: SECRET"),
+        ("api_key_env: LOCAL_API_KEY", "api_key: SECRET"),
+        ("name: example", "name: SECRET"),
+        ("weight: 90", "system: 'you may use SECRET, please'"),
+        ("weight: 90", "extra_body: {metadata: {deep: [SECRET]}}"),
+        ("seed: 7", "SECRET: 7"),
+    ],
+)
+def test_a_pasted_key_is_refused_and_not_echoed(secret, old, new):
+    with pytest.raises(ScenarioError) as caught:
+        parse(TEXT.replace(old, new.replace("SECRET", secret), 1), "s.yaml")
+    assert "api_key_env" in str(caught.value)
+    assert secret not in str(caught.value)
+    assert secret.split()[-1] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "hidden"),
+    [
+        ("api_key_env: LOCAL_API_KEY", "api_key: hunter2", "hunter2"),
+        ("weight: 90", "extra_body: {Authorization: hunter2}", "hunter2"),
+        ("127.0.0.1:8080", "user:hunter2@127.0.0.1:8080", "hunter2"),
+        ("8080/v1", "8080/v1?key=hunter22", "hunter22"),
+        ("LOCAL_API_KEY", "aB3dEf6hIj9kLm2nOp5qRs8t", "aB3d"),
+        ("seed: 7", "seed: 7\n  broken: sk-proj-Ab3dEf6hIj9k: [", "Ab3dEf6hIj9k"),
+    ],
+)
+def test_nor_does_any_other_message_echo_one(old, new, hidden):
+    with pytest.raises(ScenarioError) as caught:
+        parse(TEXT.replace(old, new, 1), "s.yaml")
+    assert hidden not in str(caught.value)
+
+
+def test_what_only_resembles_a_key_is_allowed():
+    text = TEXT.replace("weight: 90", "weight: 90, system: Explain sk-learn and max_tokens=5.")
+    assert "sk-learn" in parse(text).workloads["chat"].system
+
+
+def test_unknown_models_name_the_nearest_at_their_line():
+    """In a child: the list of all names comes with an HTTP client (see test_catalog)."""
+    code = "import sys; from loadlib.scenario import parse; parse(sys.argv[1], 's.yaml')"
+    text = TEXT.replace("gpt-4o-mini", "gpt-4o-mimi")
+    run = subprocess.run(
+        [sys.executable, "-c", code, text], capture_output=True, text=True, check=False
+    )
+    last = run.stderr.strip().splitlines()[-1]
+    assert "s.yaml:5: unknown model 'gpt-4o-mimi' (did you mean 'gpt-4o-mini'?)" in last
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "look", "expected", "why"),
+    [
+        ("load.1.duration", "10s", lambda s: s.load[1].duration_ns, 10 * S, "a position from 0"),
+        ("seed", "9", lambda s: s.seed, 9, "at the top"),
+        ("workloads.chat.weight", "1", lambda s: s.workloads["chat"].weight, 1, "a name"),
+        ("models.local.context_window", "4k", lambda s: s.models[1].context_window, 4000, "named"),
+        ("models.0.context_window", "4Ki", lambda s: s.models[0].context_window, 4096, "was text"),
+        (
+            "workloads.long.prompt_tokens",
+            "[1k]",
+            lambda s: s.workloads["long"].prompt_tokens,
+            (1000,),
+            "a list",
+        ),
+        ("slo.2", "all: quality > 5%", lambda s: len(s.slo), 3, "a list may grow"),
+        ("timeouts.idle", "9s", lambda s: s.timeouts.idle_s, 9, "a key that was not there"),
+        (
+            "workloads.long.extra_body.a.b",
+            "1",
+            lambda s: s.workloads["long"].extra_body,
+            {"a": {"b": 1}},
+            "nor was its parent",
+        ),
+    ],
+)
+def test_set_overrides_any_key(key, value, look, expected, why):
+    assert look(parse(TEXT, overrides=[(key, value)])) == expected, why
+
+
+def test_set_finds_keys_with_dots():
+    text = TEXT.replace("  chat:", "  v1.5 chat:").replace('"chat: ', '"v1.5 chat: ')
+    changed = parse(text, overrides=[("workloads.v1.5 chat.weight", "3")])
+    assert changed.workloads["v1.5 chat"].weight == 3
+    text = TEXT.replace("gpt-4o-mini", "gpt-3.5-turbo")
+    changed = parse(text, overrides=[("models.gpt-3.5-turbo", "gpt-4")])
+    assert changed.models[0].name == "gpt-4"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("load.1.rate", "5", "--set load.1.rate: load.1.rate: a rate needs a unit"),
+        ("load.7.rate", "5/s", "'7' is not a position (0 … 1) or a name here"),
+        ("sede", "5", "--set sede: unknown key 'sede' (did you mean 'seed'?)"),
+        ("seed.x", "5", "holds a single value"),
+        ("a..b", "5", "an empty name"),
+        ("seed", "[", "--set seed: not YAML"),
+        ("budget", "sk-proj-Ab3dEf6hIj9k", "looks like an API key"),
+        ("sk-proj-Ab3dEf6hIj9k", "5", "looks like an API key"),
+    ],
+)
+def test_set_explains_itself(key, value, message):
+    with pytest.raises(ScenarioError) as caught:
+        parse(TEXT, "s.yaml", [(key, value)])
+    assert message in str(caught.value)
+    assert "Ab3dEf6hIj9k" not in str(caught.value)
+
+
+def test_data_is_meant_relative_to_the_scenario_then_to_here(tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "s.yaml").write_text(
+        TEXT.replace("weight: 90", "weight: 90, data: talks.jsonl"), encoding="utf-8"
+    )
+    monkeypatch.chdir(tmp_path)
+    file = Path("deep/s.yaml")
+    assert load(file).workloads["chat"].data == "talks.jsonl", "nowhere yet: the reader says so"
+    Path("talks.jsonl").touch()
+    assert load(file).workloads["chat"].data == "talks.jsonl"
+    Path("deep/talks.jsonl").touch()
+    scenario = load(file)
+    assert Path(scenario.workloads["chat"].data) == Path("deep/talks.jsonl")
+    assert parse(to_yaml(scenario), "elsewhere/scenario.yaml") == scenario
+
+
+def test_files_that_cannot_be_read(tmp_path):
+    with pytest.raises(ScenarioError, match="no such file"):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(ScenarioError, match="is a directory"):
+        load(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(ScenarioError, match="is not UTF-8"):
+        load(tmp_path / "latin.yaml")
+    (tmp_path / "huge.yaml").write_bytes(b"#" * (2 << 20))
+    with pytest.raises(ScenarioError, match="larger than 256 KiB"):
+        load(tmp_path / "huge.yaml")
+    (tmp_path / "bom.yaml").write_bytes(b"\xef\xbb\xbf" + TEXT.encode())
+    assert load(tmp_path / "bom.yaml") == parse(TEXT)
+
+
+def test_phases_without_names_get_the_first_free_one():
+    phases = "".join(
+        f"  - {{phase: measure, {name}requests: 1, arrival: closed, users: 1}}\n"
+        for name in ("", "name: measure-2, ", "", "name: 4/s, ")
+    )
+    text = TEXT[: TEXT.index("load:")] + "load:\n" + phases
+    names = [phase.name for phase in parse(text).load]
+    assert names == ["measure", "measure-2", "measure-3", "4/s"]
+
+
+@pytest.mark.parametrize(
+    ("models", "pair"),
+    [
+        ("[{name: a, model: gpt-4}, {name: a/b, model: gpt-4}]", "a/b/c"),
+        ("[{name: a, model: gpt-4}, {name: a/c, model: gpt-4}]", "a/c"),
+    ],
+)
+def test_names_that_make_a_scope_ambiguous_are_refused(models, pair):
+    text = (
+        f"version: 1\nmodels: {models}\nworkloads: {{c: {{kind: chat}}, b/c: {{kind: chat}}}}\n"
+        "load: [{phase: measure, requests: 1, arrival: closed, users: 1}]\n"
+    )
+    with pytest.raises(ScenarioError, match=f"'{pair}' is ambiguous"):
+        parse(text)
+
+
+def test_rates_hold_per_model_or_in_total():
+    per_model = parse(TEXT)
+    measure = per_model.load[1]
+    assert per_model.mixes() == {
+        "gpt-4o-mini": {("gpt-4o-mini", "chat"): 90, ("gpt-4o-mini", "long"): 10},
+        "local": {("local", "chat"): 90, ("local", "long"): 10},
+    }
+    assert set(per_model.expected(measure).values()) == {675.0, 75.0}
+    total = parse(TEXT, overrides=[("per", "total")])
+    assert list(total.mixes()) == [None]
+    assert total.expected(measure)["local", "chat"] == pytest.approx(337.5)
+    assert per_model.expected(per_model.load[0])["local", "chat"] is None, "closed, by time"
+
+
+def test_what_cannot_run_leaves_its_share_to_the_rest():
+    def serves(model, workload):
+        return (model, workload) != ("local", "long")
+
+    scenario = parse(TEXT)
+    assert scenario.expected(scenario.load[1], serves)["local", "chat"] == 750
+    assert ("local", "long") not in scenario.expected(scenario.load[1], serves)
+
+
+def test_subsets_and_weights_of_zero_make_no_groups():
+    text = TEXT.replace("weight: 90", "weight: 90, models: [local]").replace("local/long", "all")
+    text = text.replace("weight: 10}", "weight: 10, models: [gpt-4o-mini]}")
+    assert parse(text).groups == (("gpt-4o-mini", "long"), ("local", "chat"))
+    with pytest.raises(ScenarioError, match="no workload sends anything to 'gpt-4o-mini'"):
+        parse(text.replace("models: [gpt-4o-mini]", "models: [local]"))
+    with pytest.raises(ScenarioError, match="every weight is 0"):
+        parse(TEXT.replace("weight: 90", "weight: 0").replace("weight: 10}", "weight: 0}"))
+
+
+@dataclass
+class Server:
+    name: str
+    base_url: str
+    own: bool = True
+
+
+@pytest.mark.parametrize(
+    ("order", "target", "urls", "sequential", "why"),
+    [
+        ("auto", None, ["http://h:1/v1", "http://h:2/v1"], True, "own models on one host compete"),
+        ("auto", None, ["http://h:1/v1", "http://g:1/v1"], False, "different machines"),
+        ("auto", None, ["https://api.openai.com/v1"] * 2, False, "a provider's, not one machine"),
+        ("auto", "simulator", ["http://h:1/v1", "http://h:2/v1"], False, "all is simulated"),
+        ("sequential", "simulator", ["http://h:1/v1", "http://g:1/v1"], True, "asked for"),
+        ("interleaved", None, ["http://h:1/v1", "http://h:1/v1"], False, "asked for"),
+    ],
+)
+def test_order(order, target, urls, sequential, why):
+    text = TEXT.replace("target: simulator\n", f"order: {order}\n")
+    scenario = parse(text + (f"target: {target}\n" if target else ""))
+    models = [Server(n, u, "openai" not in u) for n, u in zip("ab", urls, strict=True)]
+    stages = [(phase.name, names) for phase, names in scenario.stages(models)]
+    if sequential:
+        expected = [(phase, (name,)) for name in "ab" for phase in ("warmup", "measure")]
+    else:
+        expected = [("warmup", ("a", "b")), ("measure", ("a", "b"))]
+    assert stages == expected, why
+
+
+def test_flags_change_the_measure_phase():
+    scenario = parse(TEXT)
+    closed = with_measure(scenario, users=3, requests=50).load[1]
+    assert (closed.label, closed.requests, closed.duration_ns) == ("closed, 3 users", 50, None)
+    again = with_measure(with_measure(scenario, users=3), rate="300/m", duration="1m").load[1]
+    assert (again.label, again.duration_ns) == ("poisson 5/s", 60 * S)
+    assert with_measure(scenario, rate="2/s").load[0] == scenario.load[0], "the warm-up stays"
+    assert with_measure(scenario) is scenario
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"rate": "5"}, "--rate: load.1.rate: a rate needs a unit"),
+        ({"requests": 0}, "should be 1 or more"),
+        ({"rate": "5/s", "users": 3}, "--rate and --users exclude each other"),
+        ({"duration": "5s", "requests": 3}, "exclude each other"),
+    ],
+)
+def test_flags_that_make_no_sense(flags, message):
+    with pytest.raises(UsageError) as caught:
+        with_measure(parse(TEXT), **flags)
+    assert message in str(caught.value)
+
+
+def test_flags_need_exactly_one_measure_phase():
+    ladder = TEXT.replace("phase: warmup, duration", "phase: measure, name: low, duration")
+    with pytest.raises(UsageError, match=r"2 measure phases, say which: --set load\.0\.rate="):
+        with_measure(parse(ladder), rate="9/s")
+
+
+def test_model_flags():
+    scenario = parse(TEXT)
+    only = with_models(scenario, ["local"])
+    assert only.model_names == ("local",)
+    assert only.slo == scenario.slo
+    other = with_models(scenario, ["gpt-4"])
+    assert other.model_names == ("gpt-4",)
+    assert other.slo == scenario.slo[:1], "what was said about local goes with it"
+    moved = with_models(scenario, ["mine"], base_url="http://127.0.0.1:9/v1")
+    assert (moved.target, moved.models[0].base_url) == (None, "http://127.0.0.1:9/v1")
+    assert with_models(scenario).models == scenario.models
+    with pytest.raises(ScenarioError) as caught:
+        with_models(scenario, base_url="http://user:hunter2@h/v1")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_model_flags_and_subsets():
+    text = TEXT.replace("weight: 10}", "weight: 10, models: [local]}")
+    only = with_models(parse(text), ["gpt-4o-mini"])
+    assert list(only.workloads) == ["chat"]
+    assert [o.scope for o in only.objectives] == ["chat"] * 3
+
+
+def test_quick():
+    scenario = quick("http://127.0.0.1:1/v1", "m", rate="5/s", requests=600)
+    (phase,) = scenario.load
+    assert (phase.label, phase.requests, scenario.target) == ("poisson 5/s", 600, None)
+    assert scenario.groups == (("m", "chat"),)
+    assert quick(None, "gpt-4").load[0].label == "closed, 1 user"
+    assert quick(None, ["gpt-4", "gpt-4o"], overrides=[("target", "live")]).target == "live"
+    assert parse(to_yaml(scenario)) == scenario
+    with pytest.raises(UsageError, match="exclude each other"):
+        quick(None, "gpt-4", rate="5/s", users=1)
+    with pytest.raises(ScenarioError, match="command line"):
+        quick("nowhere", "m")
+
+
+# --- round trips ---------------------------------------------------------------------------
+
+NAMES = st.text(min_size=1, max_size=12).filter(
+    lambda n: n == n.strip() and n.isprintable() and "/" not in n and n != "all"
+    and not scenario_yaml.is_secret(n)
+)  # fmt: skip
+COUNTS = st.integers(1, 10**9)
+RATES = st.floats(0.001, 1e5, allow_nan=False)
+DURATIONS = st.integers(10**9, 10**15)
+PLAIN = st.text(max_size=30).filter(
+    lambda t: not scenario_yaml.is_secret(t) and not any("\ud800" <= c <= "\udfff" for c in t)
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6) | PLAIN,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@st.composite
+def phases(draw, number):
+    kind = "measure" if number == 0 else draw(st.sampled_from(["measure", "warmup"]))
+    ends = draw(
+        st.builds(dict, requests=COUNTS) | st.builds(dict, duration_ns=DURATIONS.map(lambda d: d))
+    )
+    if draw(st.booleans()):
+        return Phase(kind=kind, arrival="closed", users=draw(COUNTS), **ends)
+    rate = draw(RATES) if "requests" in ends else draw(st.floats(1, 1e5))
+    arrival = draw(st.sampled_from(["constant", "poisson"]))
+    full = draw(st.sampled_from(["wait", "drop"]))
+    ceiling = draw(COUNTS)
+    return Phase(
+        kind=kind, arrival=arrival, rate=rate, max_in_flight=ceiling, when_full=full, **ends
+    )
+
+
+@st.composite
+def workloads(draw):
+    common = {
+        "weight": draw(st.floats(0.01, 1e6)),
+        "output_tokens": tuple(draw(st.lists(COUNTS, min_size=1, max_size=3))),
+        "system": draw(st.none() | PLAIN),
+        "check": draw(st.none() | st.booleans()),
+        "extra_body": draw(st.dictionaries(NAMES.map(lambda n: f"x{n}"), JSON, max_size=3)),
+    }
+    lengths = tuple(draw(st.lists(COUNTS, min_size=1, max_size=3)))
+    if draw(st.booleans()):
+        own = {"turns": draw(st.none() | COUNTS), "skip_invalid": draw(st.booleans())}
+        return WorkloadSpec(kind="chat", **own, **common)
+    depth = draw(st.none() | st.lists(st.floats(0, 1), min_size=1, max_size=3))
+    prefix = draw(st.sampled_from(["unique", "shared"]))
+    own = {"depth": depth, "prefix": prefix, "prompt_tokens": lengths}
+    return WorkloadSpec(kind="long_context", **own, **common)
+
+
+@st.composite
+def scenarios(draw):
+    models = [
+        ModelSpec(name=name, base_url=f"http://127.0.0.1:{1 + i}/v1", context_window=draw(COUNTS))
+        for i, name in enumerate(draw(st.lists(NAMES, min_size=1, max_size=3, unique=True)))
+    ]
+    taken = {model.name for model in models}
+    names = draw(
+        st.lists(NAMES.filter(lambda n: n not in taken), min_size=1, max_size=3, unique=True)
+    )
+    count = draw(st.integers(1, 3))
+    return Scenario(
+        version=1,
+        name=draw(NAMES),
+        models=models,
+        per=draw(st.sampled_from(["model", "total"])),
+        workloads={name: draw(workloads()) for name in names},
+        load=[draw(phases(number)) for number in range(count)],
+        order=draw(st.sampled_from(["auto", "interleaved", "sequential"])),
+        slo=draw(st.sampled_from([[], ["all: ttft.p90 < 1s, goodput > 90%"]])),
+        budget=draw(st.none() | st.builds(Budget, max_usd=st.floats(0.01, 1e6))),
+        timeouts=Timeouts(connect_s=draw(st.integers(1, 10**9)) / 1000),
+        seed=draw(st.integers(0, 2**63 - 1)),
+        client=draw(st.sampled_from(["tape", "sdk"])),
+    )
+
+
+SCHEMA = jsonschema.Draft202012Validator(json_schema())
+
+
+@given(scenarios())
+def test_what_is_written_reads_back_equal(scenario):
+    text = to_yaml(scenario)
+    again = parse(text)
+    assert again == scenario
+    assert to_yaml(again) == text
+    json.dumps(scenario.effective(), allow_nan=False)
+    SCHEMA.validate(scenario.effective())
+
+
+@given(st.dictionaries(NAMES, JSON, max_size=4))
+def test_written_yaml_is_the_same_data(data):
+    assert scenario_yaml.read(scenario_yaml.write(data), "x").data == data
+
+
+@given(st.text(max_size=200) | st.binary(max_size=200).map(lambda b: b.decode("latin-1")))
+def test_any_text_is_a_scenario_or_a_scenario_error(text):
+    for candidate in (text, TEXT + text):
+        with suppress(ScenarioError):
+            parse(candidate)
+
+
+@given(st.integers(0, 10**16))
+def test_durations_read_back(ns):
+    assert units.duration_ns(units.format_duration(ns)) == ns
+
+
+@given(RATES)
+def test_rates_read_back_to_the_last_bit(rate):
+    assert units.rate_per_s(units.format_rate(rate)) == rate
+
+
+@pytest.mark.parametrize(
+    ("text", "ns"),
+    [
+        ("1.5s", 3 * S // 2),
+        ("1m30s", 90 * S),
+        ("2h", 7200 * S),
+        ("800 ms", 4 * S // 5),
+        ("5us", 5000),
+    ],
+)
+def test_durations(text, ns):
+    assert units.duration_ns(text) == ns
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [("128k", 128_000), ("16Ki", 16_384), ("2M", 2_000_000), ("1.5k", 1500), (64, 64), (1e3, 1000)],
+)
+def test_counts(value, number):
+    assert units.count(value) == number
+
+
+# --- the schema and the shipped files --------------------------------------------------------
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    data = scenario_yaml.read(TEXT, "x").data
+    assert list(SCHEMA.iter_errors(data | {"slo": ["all: ttft < 1s"]})) == []
+    # what `slo` means without quotes is forgiven, not recommended
+    assert list(SCHEMA.iter_errors(data))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("seed: 7", "sede: 7"),
+        ("duration: 150s", "duration: 150"),
+        ("rate: 5/s", "rate: 5"),
+        ("kind: chat", "kind: chta"),
+        ("context_window", "contxt_window"),
+        ("users: 10", "users: 0"),
+        ("version: 1", "version: 2"),
+    ],
+)
+def test_the_schema_refuses_what_we_refuse(old, new):
+    data = scenario_yaml.read(TEXT.replace(old, new, 1), "x").data | {"slo": []}
+    assert list(SCHEMA.iter_errors(data))
+
+
+def test_six_files_are_shipped():
+    names = {path.stem for path in SCENARIOS}
+    assert {"demo", "ci", "chat", "long-context", "chat-and-128k", "ladder"} <= names
+
+
+@pytest.mark.parametrize("path", SCENARIOS, ids=lambda path: path.stem)
+def test_shipped_scenarios_gate_only_what_they_can_decide(path):
+    scenario = load(path)
+    assert scenario.target == "simulator", "runnable by anyone, without a key"
+    SCHEMA.validate(scenario_yaml.read(path.read_text(encoding="utf-8"), path.name).data)
+    for phase in scenario.load:
+        if phase.kind != "measure":
+            continue
+        for (model, workload), n in scenario.expected(phase).items():
+            # two standard deviations below the mean, where the number is left to chance
+            worst = n - 2 * n**0.5 if phase.requests is None else n - 1
+            for gate in scenario.objectives:
+                if gate.covers(model, workload) and gate.stat in FLOORS:
+                    assert worst >= FLOORS[gate.stat], (phase.name, workload, gate.text)
+        rates = [phase.rate or 0] * (len(scenario.models) if scenario.per == "model" else 1)
+        assert sum(rates) <= 25, "two cores are enough"
+
+
+def test_the_demo_is_the_promised_one():
+    demo = load(next(path for path in SCENARIOS if path.stem == "demo"))
+    assert demo.model_names == tuple(CATALOGUE)
+    assert len(demo.groups) == 12
+    lengths = demo.workloads["long"].prompt_tokens
+    windows = [CATALOGUE[name].context_window for name in ("gpt-4", "gpt-3.5-turbo")]
+    assert all(min(lengths) < window < max(lengths) for window in windows), "some are skipped"
+    seconds = sum(p.duration_ns / S if p.duration_ns else p.requests / p.rate for p in demo.load)
+    assert 30 <= seconds <= 50
