@@ -118,11 +118,13 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 
 def parse(body: bytes) -> tuple[ChatRequest, Messages]:
     """Read a request body. Raises `Refusal`."""
+    part = ""
     try:
         request = _request.decode(body)
+        part = "messages"
         messages = _messages.decode(request.messages)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), part) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Refusal(400, "We could not parse the JSON body of your request.") from None
     _check(request, messages)
@@ -149,9 +151,9 @@ def images_of(messages: Messages) -> int:
     )
 
 
-def _invalid(problem: str) -> Refusal:
+def _invalid(problem: str, part: str) -> Refusal:
     missing, field = _MISSING.search(problem), _FIELD.search(problem)
-    name = missing[1] if missing else field[1] if field else None
+    name = part + (missing[1] if missing else field[1] if field else "")
     return Refusal(400, f"Invalid request body: {problem}.", param=name or None)
 
 

@@ -114,7 +114,7 @@ class _Maker:
     def _number(self, schema: Mapping[str, Any], depth: int) -> float:
         if "multipleOf" in schema:
             return self._integer(schema, depth)
-        low, high = _bounds(schema, 0.5)
+        low, high = _bounds(schema, 0)  # the value lies inside: open limits are met too
         value = low + (high - low) * (0.25 + self._luck.random() / 2)
         short = round(value, 2)
         return short if low <= short <= high else value
@@ -149,7 +149,7 @@ def _bounds(schema: Mapping[str, Any], step: float) -> tuple[float, float]:
     if _is_number(schema.get("exclusiveMaximum")):
         high = schema["exclusiveMaximum"] - step
     if low is None:
-        low = min(0, high) if high is not None else 0
+        low = 0 if high is None or high > 0 else high - 100
     return low, max(low, high if high is not None else low + 100)
 
 
