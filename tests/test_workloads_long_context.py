@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadlib import tokens
+from loadlib import catalog, scenario, tokens
 from loadlib.errors import ScenarioError
 from loadlib.workloads import build
 from loadlib.workloads.filler import END, Filler, _vocabulary, filler, words
@@ -351,3 +351,37 @@ def test_a_document_costs_two_slices_not_an_encoding(monkeypatch):
 
     monkeypatch.setattr(tokens, "encode", refuse)
     assert workload.prompt(Model(), 1).tokens == 128_000
+
+
+SCENARIO = """
+version: 1
+target: simulator
+models: [gpt-4o-mini, gpt-4o, gpt-3.5-turbo, gpt-4, gemini-1.5-flash, claude-3-haiku]
+workloads:
+  chat: {kind: chat, output_tokens: 16}
+  long: {kind: long_context, prompt_tokens: [1k, 8k, 128k], output_tokens: 64, depth: 0.5}
+load: [{phase: measure, requests: 10, arrival: closed, users: 1}]
+"""
+
+
+def test_with_a_real_scenario_and_the_catalogue():
+    plan = scenario.parse(SCENARIO)
+    workloads = {name: build(name, spec, plan.seed) for name, spec in plan.workloads.items()}
+    longest = {}
+    for spec in plan.models:
+        model = catalog.resolve(spec)
+        for workload in workloads.values():
+            assert workload.serves(model)
+            for n in range(3):
+                prompt = workload.prompt(model, n)
+                assert prompt.tokens == tokens.chat_tokens(prompt.messages, model.encoding)
+                assert prompt.exact is model.exact
+        longest[model.name] = max(workloads["long"].prompt(model, n).tokens for n in range(3))
+    assert longest == {
+        "gpt-4o-mini": 127_936,
+        "gpt-4o": 127_936,
+        "gpt-3.5-turbo": 8_000,
+        "gpt-4": 8_000,
+        "gemini-1.5-flash": 128_000,
+        "claude-3-haiku": 128_000,
+    }
