@@ -3,7 +3,8 @@
 A document starts with a reference number of its own, so that no two requests share their first
 tokens and no prefix cache helps (a `system` message, where the scenario has one, stands before
 it). The same seed makes the same documents: a second run within the lifetime of a server's cache
-needs another seed to be cold again. With `prefix: shared` all documents of a length are the same up to a number at their end.
+needs another seed to be cold again. With `prefix: shared` all documents of a length are the same
+up to a number at their end.
 """
 
 from __future__ import annotations
