@@ -146,7 +146,7 @@ def _ranked(objective: Objective, hist: Histogram, missing: int, error_ms: float
     if not n:
         return _nothing("no data")
     shift = missing if objective.op.startswith(">") else 0  # the worst ones come first there
-    value = hist.at_rank(nearest_rank(p, n) - shift)
+    value = _at(hist, nearest_rank(p, n) - shift)
     observed = None if value is None else value / SCALE
     reason = "" if observed is not None else f"{missing} of {n} requests gave no value"
     status: GateStatus
@@ -162,6 +162,13 @@ def _ranked(objective: Objective, hist: Histogram, missing: int, error_ms: float
             status, reason = "inconclusive", _flip_reason(error_ms)
     interval = _interval(hist, n, p, shift)
     return _Finding(status=status, observed=observed, n=n, reason=reason, ci95=interval)
+
+
+def _at(hist: Histogram, rank: int) -> int | None:
+    """The value at a rank; the last and the first one exactly, however full their buckets."""
+    if rank == hist.n:
+        return hist.max
+    return hist.min if rank == 1 else hist.at_rank(rank)
 
 
 def _violations(objective: Objective, hist: Histogram) -> int:

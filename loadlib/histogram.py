@@ -95,11 +95,19 @@ class Histogram:
         return self._sum / self.n if self.n else None
 
     def counts(self) -> tuple[Ints, Ints]:
-        """(values, counts) of the buckets in use, ascending; a bucket's value is its middle."""
+        """(values, counts) of the buckets in use, ascending.
+
+        A bucket's value is its middle; alone in theirs, minimum and maximum are exact.
+        """
         used = np.flatnonzero(self._counts)
         low, size = bounds_of(used)
-        middles = np.clip(low + (size - 1) // 2, self._min, self._max)
-        return middles.astype(np.int64), self._counts[used]
+        values = np.clip(low + (size - 1) // 2, self._min, self._max).astype(np.int64)
+        counts = self._counts[used]
+        if used.size and counts[0] == 1:
+            values[0] = self._min
+        if used.size and counts[-1] == 1:
+            values[-1] = self._max
+        return values, counts
 
     def at_or_over(self, value: float) -> int:
         """How many values are ≥ `value`, a bucket standing for its middle as in `quantile`."""
@@ -148,8 +156,8 @@ class Histogram:
     def decode(cls, data: bytes) -> Histogram:
         """The inverse of `encode`; also takes a bare V2 payload of the same layout.
 
-        From a bare payload minimum and maximum are known to the bucket and `overflow` is
-        unknown (0). Raises ValueError for anything else.
+        From a bare payload minimum, maximum and sum are those of the buckets' middles, and
+        `overflow` is unknown (0). Raises ValueError for anything else.
         """
         head, mark, payload = data.rpartition(b":")
         hist = cls._from_payload(payload)
@@ -178,8 +186,9 @@ class Histogram:
             hist._reach(int(used[-1]) + 1)
             hist._counts[used] = counts[used]
             hist.n = int(counts[used].sum())
-            hist._min, hist._max = int(low[0]), int(low[-1] + size[-1] - 1)
-            hist._sum = int(((low + (size - 1) // 2) * counts[used]).sum())
+            middles = low + (size - 1) // 2
+            hist._min, hist._max = int(middles[0]), int(middles[-1])
+            hist._sum = int((middles * counts[used]).sum())
         return hist
 
     def _at_ranks(self, ranks: Iterable[int]) -> list[int | None]:
