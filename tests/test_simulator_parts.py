@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadlib import tokens
+from loadlib.catalog import CATALOGUE, resolve
 from loadlib.engine import Engine, Work
 from loadlib.errors import LoadlibError
+from loadlib.scenario import ModelSpec
 from loadlib.simulator.__main__ import main
 from loadlib.simulator.answers import WORDS, Author
 from loadlib.simulator.chat import parse
@@ -112,12 +114,14 @@ def test_instant_has_no_delays_and_no_limits():
 
 
 def test_windows_and_encodings_are_those_of_the_clients_catalogue():
-    catalog = pytest.importorskip("loadlib.catalog")
     profile = load("catalogue")
-    for name, model in profile.models.items():
-        row = catalog.CATALOGUE[name]
-        assert profile.of(row.wire) is model
-    assert set(catalog.CATALOGUE) == set(profile.models)
+    assert set(CATALOGUE) == set(profile.models)
+    for name in CATALOGUE:
+        known = resolve(ModelSpec(name=name))
+        served = profile.of(known.wire)
+        assert served is profile.models[name]
+        assert served.context_window == known.context_window
+        assert served.encoding == known.encoding == load("instant").models[name].encoding
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,8 @@ def serve(
     gc.collect()
     gc.freeze()
     before = {name: signal.signal(name, _stop) for name in (signal.SIGINT, signal.SIGTERM)}
-    shown = f"[{host}]" if ":" in host else host
+    address = LOOPBACK[host]
+    shown = f"[{address}]" if ":" in address else address
     taken = listener.getsockname()[1]
     print(f"loadlib simulator listening on http://{shown}:{taken}/v1", flush=True)  # noqa: T201
     try:

@@ -188,7 +188,8 @@ class Service:
     def _begin(self, draft: _Draft, prompt_tokens: int) -> None:
         request, profile, seed = draft.request, draft.profile, self._settings.seed
         room = _room(request, profile, prompt_tokens)
-        luck = zlib.crc32(bytes(request.messages), seed & 0xFFFFFFFF)
+        model = zlib.crc32(request.model.encode(), seed & 0xFFFFFFFF)
+        luck = zlib.crc32(bytes(request.messages), model)
         answer = self._author.answer(request, draft.messages, profile.encoding, luck, room)
         digest = hashlib.blake2b(f"{seed}/{draft.ordinal}".encode(), digest_size=12).hexdigest()
         delay, pace = _factors(profile.variation, luck)
