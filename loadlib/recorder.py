@@ -301,6 +301,11 @@ class Totals:
         """The process says `seq` was its last interval: what is missing up to there is a gap."""
         self._sources.setdefault(source, _Source()).expect(seq)
 
+    def last_seq(self, source: str = "local") -> int:
+        """The highest sequence number known of a process."""
+        found = self._sources.get(source)
+        return found.last if found is not None else 0
+
     @property
     def sequence_gaps(self) -> int:
         """Intervals known to exist that never came."""
