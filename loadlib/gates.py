@@ -78,7 +78,8 @@ def evaluate(
             finding = _judge(objective, group, source, error_ms)
             gates.append(_gate(objective, group, finding, default=default))
         if not matching:
-            gates.append(_gate(objective, None, _nothing("no group in this scope")))
+            nothing = _nothing("no measured group in this scope")
+            gates.append(_gate(objective, None, nothing, default=default))
     return tuple(gates)
 
 
