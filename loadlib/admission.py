@@ -2,7 +2,7 @@
 
 One `Gate` per model (or one for all, `per: total`). At the ceiling an arrival waits, and its
 wait is in its response time; one that waited longer than `patience_ns` is dropped. Time is an
-argument. Also counts how long the ceiling was reached, which is a health figure.
+argument.
 """
 
 from __future__ import annotations
@@ -22,9 +22,7 @@ class Gate(Generic[T]):
     patience_ns: int
     when_full: Literal["wait", "drop"] = "wait"
     in_flight: int = 0
-    full_ns: int = 0  # total time with `in_flight >= ceiling`
     _waiting: deque[tuple[int, T]] = field(default_factory=deque)  # (since, arrival)
-    _full_since: int | None = None
 
     @property
     def waiting(self) -> int:
@@ -39,29 +37,27 @@ class Gate(Generic[T]):
     def offer(self, arrival: T, now_ns: int) -> Literal["go", "wait", "drop"]:
         """What becomes of a new arrival; `go` has already taken its place."""
         if not self.is_full and not self._waiting:
-            self.enter(now_ns)
+            self.in_flight += 1
             return "go"
         if self.when_full == "drop":
             return "drop"
         self._waiting.append((now_ns, arrival))
         return "wait"
 
-    def enter(self, now_ns: int) -> None:
-        """Take a place without asking: closed loops ask `is_full` first."""
+    def enter(self) -> None:
+        """Take a place without asking: closed loops look at `is_full` first."""
         self.in_flight += 1
-        self._watch(now_ns)
 
-    def leave(self, now_ns: int) -> None:
+    def leave(self) -> None:
         """A request is over."""
         self.in_flight -= 1
-        self._watch(now_ns)
 
-    def admit(self, now_ns: int) -> list[T]:
+    def admit(self) -> list[T]:
         """The arrivals whose turn has come, each with its place taken."""
         going = []
         while self._waiting and not self.is_full:
             going.append(self._waiting.popleft()[1])
-            self.enter(now_ns)
+            self.in_flight += 1
         return going
 
     def expire(self, now_ns: int) -> list[T]:
@@ -76,14 +72,3 @@ class Gate(Generic[T]):
         gone = [arrival for _, arrival in self._waiting]
         self._waiting.clear()
         return gone
-
-    def time_full_ns(self, now_ns: int) -> int:
-        """How long the ceiling has been reached so far."""
-        return self.full_ns + (now_ns - self._full_since if self._full_since is not None else 0)
-
-    def _watch(self, now_ns: int) -> None:
-        if self.is_full and self._full_since is None:
-            self._full_since = now_ns
-        elif not self.is_full and self._full_since is not None:
-            self.full_ns += now_ns - self._full_since
-            self._full_since = None

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import httpx2
 import msgspec
@@ -255,7 +256,9 @@ class Client:
             asked_tokens=prompt.asked_tokens if prompt else None,
             cut_tokens=prompt.cut_tokens if prompt else None,
             quality=prompt.check(answer.text) if prompt and prompt.check and good else None,
-            cost_usd=_cost(model, usage), **usage,
+            cost_usd=model.cost_usd(usage.input, usage.output, usage.cached),
+            input_tokens=usage.input, output_tokens=usage.output, cached_tokens=usage.cached,
+            reasoning_tokens=answer.reasoning_tokens, tokens_source=usage.source,
         )  # fmt: skip
         return sample, answer
 
@@ -313,25 +316,22 @@ def _status_outcome(tape: Tape, error: openai.APIError | None) -> tuple[Outcome,
     return Outcome.REJECTED, redact(code, ())[:40] or str(status), message
 
 
-def _usage(answer: Answer, prompt: Prompt | None, model: Model) -> dict[str, int | str | None]:
+class _Usage(NamedTuple):
+    input: int | None
+    output: int | None
+    cached: int | None
+    source: str | None
+
+
+def _usage(answer: Answer, prompt: Prompt | None, model: Model) -> _Usage:
     """Token counts: the server's where it gave them, local ones where it answered without."""
-    source: str | None = "server"
-    sent, got = answer.input_tokens, answer.output_tokens
-    if sent is None or got is None:
-        source = ("local" if model.exact else "estimate") if answer.complete else None
-        if answer.complete:
-            sent = sent if sent is not None else (prompt.tokens if prompt else None)
-            encoding = model.encoding or "o200k_base"
-            got = got if got is not None else tokens.count(answer.generated, encoding)
-    return {
-        "input_tokens": sent, "output_tokens": got, "cached_tokens": answer.cached_tokens,
-        "reasoning_tokens": answer.reasoning_tokens,
-        "tokens_source": source if sent is not None or got is not None else None,
-    }  # fmt: skip
-
-
-def _cost(model: Model, usage: Mapping[str, int | str | None]) -> float | None:
-    sent, got, cached = (usage[k] for k in ("input_tokens", "output_tokens", "cached_tokens"))
-    if not isinstance(sent, int) or not isinstance(got, int):
-        return None
-    return model.cost_usd(sent, got, cached if isinstance(cached, int) else None)
+    sent, got, cached = answer.input_tokens, answer.output_tokens, answer.cached_tokens
+    if sent is not None and got is not None:
+        return _Usage(sent, got, cached, "server")
+    if not answer.complete:
+        return _Usage(sent, got, cached, None)
+    if sent is None and prompt is not None:
+        sent = prompt.tokens
+    if got is None:
+        got = tokens.count(answer.generated, model.encoding)
+    return _Usage(sent, got, cached, "local" if model.exact else "estimate")

@@ -101,7 +101,9 @@ class ModelSpec(Spec):
 class WorkloadSpec(Spec):
     """What to send, and in which proportion."""
 
-    kind: Literal["chat", "long_context"]
+    kind: Literal["chat", "long_context", "custom"] = Field(
+        description="custom: a user class of this name in the locustfile says what to send"
+    )
     weight: Weight = Field(1, description="share of the requests, relative to the others")
     models: Names | None = Field(None, description="only these models; default: all")
     data: str | None = Field(
@@ -203,6 +205,11 @@ class Phase(Spec):
     def closed(self) -> bool:
         """Whether a new request waits for an answer, so that queueing stays invisible."""
         return self.arrival == "closed"
+
+    @property
+    def title(self) -> str:
+        """Its name; unnamed only before it became part of a scenario."""
+        return self.name or self.kind
 
     @property
     def label(self) -> str:

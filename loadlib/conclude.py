@@ -1,0 +1,96 @@
+"""A finished load → its summary: groups, health, gates, verdict. Pure, and the only place where
+these meet, so that a live run and a re-judged one cannot differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from loadlib import gates, health
+from loadlib.recorder import NS, Totals
+from loadlib.sample import Sample
+from loadlib.session import Session
+from loadlib.summarise import Measured, Window, readings, summarise
+from loadlib.summary import Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How the run came to its end, as far as the samples do not say."""
+
+    aborted: str | None = None
+    signal: int | None = None
+    recorder_errors: int = 0
+    allow_unhealthy: bool = False
+    regressions: Sequence[str] = ()
+
+
+def conclude(
+    session: Session,
+    totals: Totals,
+    samples: Iterable[Sample],
+    windows: Sequence[Window],
+    ending: Ending,
+    *,
+    environment: Mapping[str, Any],
+    started_ns: int,
+) -> Summary:
+    """Everything `summary.json` says. `started_ns` is Unix epoch."""
+    scenario = session.scenario
+    pairs = [pair for pair in scenario.groups if session.serves(*pair)]
+    groups = summarise(totals, samples, windows, scenario.objectives, pairs)
+    read = readings(totals, groups, ending.recorder_errors)
+    condition = health.judge(read)
+    # Waiting at the ceiling is part of the response clock, so it is no error of it; what the
+    # event loop was late by is.
+    error_ms = health.error_bound_ms(replace(read, arrival_lag_p99_ms=None))
+    found = gates.evaluate(
+        groups, scenario.objectives, Measured(totals, windows), error_ms=error_ms
+    )
+    if session.free:
+        found = ()  # nobody asked for gates: Locust's own exit code stands
+    verdict = gates.verdict(
+        found,
+        condition,
+        groups,
+        aborted=ending.aborted,
+        signal=ending.signal,
+        regressions=ending.regressions,
+        allow_unhealthy=ending.allow_unhealthy,
+    )
+    end_ns = max((window.end_ns for window in windows), default=started_ns)
+    cut_short = ending.signal is not None or ending.aborted is not None
+    return Summary(
+        name=scenario.name,
+        verdict=verdict,
+        groups=groups,
+        gates=found,
+        brackets=gates.brackets(groups, found),
+        health=condition,
+        environment=dict(environment),
+        scenario=scenario.effective(),
+        models={name: model.describe() for name, model in session.models.items()},
+        skipped=tuple(session.skipped),
+        notices=tuple(_notices(session, windows, ending)),
+        started_at=_utc(started_ns),
+        duration_s=round((end_ns - started_ns) / NS, 3),
+        state="interrupted" if cut_short else "complete",
+    )
+
+
+def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Iterable[str]:
+    yield from session.notices
+    if session.scenario.target == "simulator":
+        yield "measured against the simulator: speeds are profiles, not providers'"
+    if any(window.closed and window.kind == "measure" for window in windows):
+        yield "closed loop: both clocks are equal and queueing is not visible; do not size from it"
+    if ending.allow_unhealthy:
+        yield "--allow-unhealthy: the gates decide whatever health says"
+
+
+def _utc(instant_ns: int) -> str:
+    moment = datetime.fromtimestamp(instant_ns / NS, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,105 @@
+"""What stops a run before it harms someone: the budget, and the breakers. Pure; time is given.
+
+The budget counts what was spent and the most that requests in flight can still cost, so it is
+overshot by nothing. The breakers read finished samples.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from loadlib.sample import Outcome, Sample
+
+THROTTLED_SHARE = 0.5
+THROTTLED_WINDOW_NS = 30 * 10**9
+GONE_AFTER = 20  # consecutive failures to connect …
+GONE_WINDOW_NS = 10 * 10**9  # … over at least this long
+
+
+@dataclass(slots=True)
+class Spending:
+    """Limits of one process (its share of the scenario's), and what counts against them.
+
+    `None` is no limit. A request of unknown price counts as a request and as tokens.
+    """
+
+    max_usd: float | None = None
+    max_output_tokens: float | None = None
+    max_requests: int | None = None
+    usd: float = 0.0
+    output_tokens: int = 0
+    requests: int = 0
+    _reserved: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _next: int = 0
+
+    def reserve(self, most_usd: float | None, most_tokens: int) -> int | str:
+        """A ticket for one request that may cost at most this, or why it may not be sent."""
+        usd = self.usd + sum(cost for cost, _ in self._reserved.values()) + (most_usd or 0.0)
+        tokens = self.output_tokens + sum(n for _, n in self._reserved.values()) + most_tokens
+        if self.max_usd is not None and usd > self.max_usd:
+            return f"budget: the next request could pass max_usd {self.max_usd:g}"
+        if self.max_output_tokens is not None and tokens > self.max_output_tokens:
+            return (
+                "budget: the next request could pass "
+                f"max_output_tokens {self.max_output_tokens:,.0f}"
+            )
+        if self.max_requests is not None and self.requests >= self.max_requests:
+            return f"budget: max_requests {self.max_requests:,} sent"
+        self.requests += 1
+        self._next += 1
+        self._reserved[self._next] = (most_usd or 0.0, most_tokens)
+        return self._next
+
+    def settle(self, ticket: int, sample: Sample) -> None:
+        """The request is over: what it really cost, or its whole reserve where nobody knows."""
+        most_usd, most_tokens = self._reserved.pop(ticket)
+        if sample.outcome.failed and sample.first_token_ns is None:
+            return  # refused before anything was generated
+        self.usd += most_usd if sample.cost_usd is None else sample.cost_usd
+        self.output_tokens += most_tokens if sample.output_tokens is None else sample.output_tokens
+
+
+class Breakers:
+    """Watches finished samples; `observe` returns why the run must stop, or None."""
+
+    def __init__(self) -> None:
+        self._ends: deque[tuple[int, bool]] = deque()
+        self._throttled = 0
+        self._since_ns: int | None = None
+        self._unreached = 0
+        self._unreached_since_ns = 0
+
+    def observe(self, sample: Sample) -> str | None:
+        """Take one sample into account, by its own end instant."""
+        if sample.outcome in (Outcome.CANCELLED, Outcome.DROPPED):
+            return None
+        if sample.cause == "auth":
+            return f"{sample.model}: the server refuses the key (HTTP {sample.status})"
+        if sample.cause == "quota":
+            return f"{sample.model}: the quota is exhausted (HTTP {sample.status})"
+        return self._throttling(sample) or self._gone(sample)
+
+    def _throttling(self, sample: Sample) -> str | None:
+        now, throttled = sample.end_ns, sample.outcome is Outcome.THROTTLED
+        self._since_ns = now if self._since_ns is None else self._since_ns
+        self._ends.append((now, throttled))
+        self._throttled += throttled
+        while self._ends[0][0] < now - THROTTLED_WINDOW_NS:
+            self._throttled -= self._ends.popleft()[1]
+        full_window = now - self._since_ns >= THROTTLED_WINDOW_NS
+        if full_window and self._throttled > THROTTLED_SHARE * len(self._ends):
+            return "more than half of the requests were throttled for 30 s"
+        return None
+
+    def _gone(self, sample: Sample) -> str | None:
+        if sample.cause not in ("connect", "dns", "tls"):
+            self._unreached = 0
+            return None
+        if self._unreached == 0:
+            self._unreached_since_ns = sample.end_ns
+        self._unreached += 1
+        long_enough = sample.end_ns - self._unreached_since_ns >= GONE_WINDOW_NS
+        if self._unreached >= GONE_AFTER and long_enough:
+            return f"the target is gone: {sample.error}"
+        return None

@@ -1,0 +1,360 @@
+"""What a run is about, decided before its first request: scenario, models, manners, money.
+
+Everything here ends in a value or in an error for the person reading it; nothing sends a
+completion. The same on every process: master, worker and local.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from loadlib import scenario as scenarios
+from loadlib import scenario_yaml
+from loadlib.catalog import Model, is_public, resolve
+from loadlib.errors import PreflightError, UsageError
+from loadlib.scenario import Phase, Scenario
+from loadlib.schedule import Shard, share
+from loadlib.workloads import Workload, build
+
+DEFAULT_MAX_USD = 1.00
+DEFAULT_MAX_REQUESTS = 1000
+FREE_MODEL = "gpt-4o-mini"  # of a locustfile that names none
+ALL = "*"  # the key of the one schedule under `per: total`
+FREE_DURATION = "24h"  # until Locust stops it; replaced by the real one in the record
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the run may spend in total; None is no limit."""
+
+    max_usd: float | None = None
+    max_output_tokens: int | None = None
+    max_requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The user classes that take a workload's arrivals, by weight; none: its share is removed."""
+
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+
+class Plan:
+    """What is to be sent: which (model, workload) an arrival falls on, and the n-th prompt."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        models: Mapping[str, Model],
+        workloads: Mapping[str, Workload],
+        custom: Mapping[str, float],
+        crews: Mapping[str, Crew],
+        restricted: Mapping[str, Sequence[str]],
+    ) -> None:
+        self.scenario, self.models, self.workloads, self.crews = scenario, models, workloads, crews
+        self.weights: dict[str, dict[str, float]] = {}  # model → workload → weight
+        for model in models.values():
+            own = {
+                name: scenario.workloads[name].weight
+                for name, workload in workloads.items()
+                if _wanted(scenario.workloads[name].models, model.name) and workload.serves(model)
+            }
+            own |= {
+                name: weight
+                for name, weight in custom.items()
+                if _wanted(restricted.get(name), model.name)
+            }
+            if own:
+                self.weights[model.name] = own
+
+    def rates(self, phase: Phase) -> dict[str, float]:
+        """Configured arrivals per second of each model; empty in a closed loop."""
+        if phase.rate is None:
+            return {}
+        if self.scenario.per == "model":
+            return dict.fromkeys(self.weights, phase.rate)
+        sums = {model: sum(weights.values()) for model, weights in self.weights.items()}
+        return {model: phase.rate * part / sum(sums.values()) for model, part in sums.items()}
+
+    def streams(self, names: Iterable[str]) -> dict[str, dict[tuple[str, str], float]]:
+        """Independent schedules of a stage → what their arrivals fall on, by weight."""
+        pairs = {
+            name: {(name, w): weight for w, weight in self.weights[name].items()}
+            for name in names
+            if name in self.weights
+        }
+        if self.scenario.per == "model" or not pairs:
+            return pairs
+        return {ALL: {key: weight for group in pairs.values() for key, weight in group.items()}}
+
+
+def _wanted(allowed: Sequence[str] | None, model: str) -> bool:
+    return not allowed or model in allowed
+
+
+@dataclass(slots=True)
+class Session:
+    """A scenario with everything it names resolved."""
+
+    scenario: Scenario
+    models: dict[str, Model]
+    workloads: dict[str, Workload]
+    limits: Limits
+    free: bool = False  # no scenario: Locust's own rules decide the load
+    notices: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def stages(self) -> Sequence[tuple[Phase, Sequence[str]]]:
+        """Each phase with the models under load in it, in order."""
+        return self.scenario.stages(list(self.models.values()))
+
+    def serves(self, model: str, workload: str) -> bool:
+        """Whether any length of the workload fits the model."""
+        source = self.workloads.get(workload)
+        return source is None or source.serves(self.models[model])
+
+    def budget_share(self, shard: Shard) -> dict[str, Any]:
+        """This process's part of the limits."""
+        limits = self.limits
+        return {
+            "max_usd": None if limits.max_usd is None else limits.max_usd / shard.count,
+            "max_output_tokens": (
+                None if limits.max_output_tokens is None
+                else limits.max_output_tokens / shard.count
+            ),
+            "max_requests": (
+                None if limits.max_requests is None else share(limits.max_requests, shard)
+            ),
+        }  # fmt: skip
+
+    def redirect(self, base_url: str) -> None:
+        """Point every model at the simulator, which needs no key."""
+        self.models = {
+            name: replace(model, base_url=base_url, api_key_env=None)
+            for name, model in self.models.items()
+        }
+
+    def plan(self, user_classes: Iterable[type[Any]]) -> Plan:
+        """Who takes which arrivals. `user_classes` are those that were picked and have tasks."""
+        crews: dict[str, dict[str, float]] = {name: {} for name in self.scenario.workloads}
+        custom: dict[str, float] = {}
+        restricted: dict[str, Sequence[str]] = {}
+        for user_class in user_classes:
+            name, weight = user_class.__name__, float(user_class.weight)
+            if user_class.kind is None:
+                crews.setdefault(name, {})[name] = weight
+                if name not in self.scenario.workloads:
+                    custom[name] = weight
+                restricted[name] = user_class.models
+                continue
+            for workload, spec in self.scenario.workloads.items():
+                if spec.kind == user_class.kind:
+                    crews[workload][name] = weight
+        return Plan(
+            self.scenario, self.models, self.workloads, custom,
+            {name: Crew(weights) for name, weights in crews.items()}, restricted,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Which scenario, and what the command line changes in it."""
+
+    file: str | None = None
+    overrides: Sequence[tuple[str, str]] = ()  # --set, in order
+    models: Sequence[str] = ()
+    base_url: str | None = None
+    rate: str | None = None
+    users: int | None = None
+    duration: str | None = None
+    requests: int | None = None
+    seed: int | None = None
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing was chosen: Locust's own load rules hold."""
+        return self == Choice()
+
+    def scenario(self) -> Scenario:
+        """The scenario with every change applied.
+
+        Raises:
+            UsageError: the file or an option is wrong.
+        """
+        overrides = list(self.overrides)
+        if self.seed is not None:
+            overrides.append(("seed", str(self.seed)))
+        changes: dict[str, Any] = {
+            "rate": self.rate, "users": self.users,
+            "duration": self.duration, "requests": self.requests,
+        }  # fmt: skip
+        if self.file is not None:
+            chosen = scenarios.load(Path(self.file), overrides)
+            if self.models or self.base_url:
+                chosen = scenarios.with_models(chosen, self.models, base_url=self.base_url)
+            return scenarios.with_measure(chosen, **changes)
+        if not self.models:
+            raise UsageError("nothing to run: give a scenario file, or --model with --base-url")
+        return scenarios.quick(self.base_url, self.models, **changes, overrides=overrides)
+
+
+def open_session(
+    choice: Choice,
+    user_classes: Sequence[type[Any]] = (),
+    *,
+    host: str | None = None,
+    users: int | None = None,
+) -> Session:
+    """Load or imply the scenario and check everything that can be checked without the network.
+
+    `user_classes`, `host` and `users` are Locust's, and imply the scenario where none is chosen.
+
+    Raises:
+        UsageError: the scenario, the locustfile or a public host without `target: live`.
+        PreflightError: a live model that is shut down.
+        DataError: a data file.
+    """
+    scenario = _implied(user_classes, host, users) if choice.free else choice.scenario()
+    models = {model.name: model for model in map(resolve, scenario.models)}
+    workloads = {
+        name: build(name, spec, scenario.seed)
+        for name, spec in scenario.workloads.items()
+        if spec.kind != "custom"
+    }
+    session = Session(scenario, models, workloads, Limits(), free=choice.free)
+    session.notices += _lifecycle(scenario, models.values())
+    _check_public(scenario, models.values())
+    _check_lengths(session)
+    session.limits = _limits(session)
+    if not session.free:
+        _check_estimate(session)
+    return session
+
+
+def crew_notices(session: Session, plan: Plan) -> list[str]:
+    """Workloads of the scenario that no user class takes."""
+    return [
+        f"workload {name}: no user class takes it, its share of the load is left out"
+        for name in session.scenario.workloads
+        if not plan.crews[name].weights
+    ]
+
+
+def _implied(user_classes: Sequence[type[Any]], host: str | None, users: int | None) -> Scenario:
+    """The scenario of a plain locustfile: its classes, one closed phase, simulator or --host."""
+    names = list(dict.fromkeys(name for cls in user_classes for name in cls.models)) or [FREE_MODEL]
+    models: list[Any] = [{"name": name, "base_url": host} for name in names] if host else names
+    data = {
+        "version": 1,
+        "name": "-".join(cls.__name__ for cls in user_classes)[:60] or "locust",
+        **({} if host else {"target": "simulator"}),
+        "models": models,
+        "workloads": {cls.__name__: _workload(cls) for cls in user_classes},
+        "load": [{"phase": "measure", "duration": FREE_DURATION, "arrival": "closed",
+                  "users": max(1, users or 1)}],
+    }  # fmt: skip
+    return scenarios.parse(scenario_yaml.write(data), "<locustfile>")
+
+
+def _workload(user_class: type[Any]) -> dict[str, Any]:
+    limits = {"models": list(user_class.models)} if user_class.models else {}
+    return {"kind": user_class.kind or "custom", **user_class.workload, **limits}
+
+
+def _lifecycle(scenario: Scenario, models: Iterable[Model]) -> list[str]:
+    """Warnings for deprecated models; a live one that is shut down is refused."""
+    notices = []
+    for model in models:
+        if scenario.target == "simulator" or model.own or model.status == "active":
+            continue
+        instead = f"; use {model.replacement}" if model.replacement else ""
+        if model.status == "shutdown":
+            raise PreflightError(
+                f"{model.name} was shut down by {model.provider} on {model.status_date}{instead}"
+                f" ({model.source})"
+            )
+        when = f" and ends on {model.status_date}" if model.status_date else ""
+        notices.append(f"{model.name} is deprecated{when}{instead}")
+    return notices
+
+
+def _check_public(scenario: Scenario, models: Iterable[Model]) -> None:
+    if scenario.target in ("simulator", "live"):
+        return
+    for model in models:
+        if is_public(model.host):
+            raise UsageError(
+                f"{model.name}: {model.host} is a public host: write `target: live` in the"
+                " scenario to send load there (or `target: simulator` to practise)"
+            )
+
+
+def _check_lengths(session: Session) -> None:
+    scenario = session.scenario
+    for name, workload in session.workloads.items():
+        allowed = scenario.workloads[name].models
+        for model in session.models.values():
+            if allowed is None or model.name in allowed:
+                session.skipped += workload.skipped(model)
+        if workload.invalid_skipped:
+            session.notices.append(
+                f"workload {name}: {workload.invalid_skipped} invalid lines skipped"
+            )
+    if not any(session.serves(model, workload) for model, workload in scenario.groups):
+        raise UsageError(f"nothing can be sent: {'; '.join(session.skipped)}")
+
+
+def _limits(session: Session) -> Limits:
+    """The scenario's budget, or the default one of a public host."""
+    scenario, models = session.scenario, session.models.values()
+    budget = scenario.budget
+    if budget is not None:
+        return Limits(budget.max_usd, budget.max_output_tokens, budget.max_requests)
+    if scenario.target != "live" or not any(is_public(model.host) for model in models):
+        return Limits()
+    priced = all(model.priced for model in models if is_public(model.host))
+    if priced:
+        session.notices.append(f"no budget in the scenario: max_usd {DEFAULT_MAX_USD:.2f} applies")
+        return Limits(max_usd=DEFAULT_MAX_USD)
+    session.notices.append(
+        f"no budget and no known price: max_requests {DEFAULT_MAX_REQUESTS:,} applies"
+    )
+    return Limits(max_requests=DEFAULT_MAX_REQUESTS)
+
+
+def estimate_usd(session: Session) -> float | None:
+    """The most the planned requests can cost; None where a count or a price is unknown."""
+    total = 0.0
+    for phase in session.scenario.load:
+        for (name, workload), n in session.scenario.expected(phase, session.serves).items():
+            source = session.workloads.get(workload)
+            if n is None or source is None:
+                return None
+            model = session.models[name]
+            prompt, answer = source.expected_tokens(model)
+            cost = model.cost_usd(round(prompt), round(answer))
+            if cost is None:
+                return None
+            total += n * cost
+    return total
+
+
+def _check_estimate(session: Session) -> None:
+    limit = session.limits.max_usd
+    if limit is None:
+        return
+    estimate = estimate_usd(session)
+    if estimate is None:
+        session.notices.append(f"cost cannot be estimated; the run stops at {limit:g} USD")
+        return
+    if estimate > limit:
+        raise UsageError(
+            f"the plan can cost up to {estimate:.2f} USD, the budget is {limit:.2f}"
+            f"{'' if session.scenario.budget else ' (the default)'}: shorten the run or write"
+            f" `budget: {{max_usd: {estimate * 1.05:.2f}}}`"
+        )
+    session.notices.append(f"estimated cost: up to {estimate:.4f} USD of {limit:g}")

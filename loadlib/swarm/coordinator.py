@@ -1,0 +1,250 @@
+"""One Start…Stop as seen from above: the run folder, the merge, the end, the verdict.
+
+Lives on the master, or in the one process of a local run. Workers send it intervals, a last
+word with their totals, or a reason to abort; it merges, waits for all of them, and concludes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.event import Event
+
+from loadlib.conclude import Ending, conclude
+from loadlib.errors import ExitCode, LoadlibError
+from loadlib.recorder import NS, Live, Totals
+from loadlib.run import RunWriter, seal
+from loadlib.scenario import Phase, to_yaml
+from loadlib.session import Plan, Session
+from loadlib.summarise import Window
+from loadlib.summary import Summary
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 10.0  # streams in flight at an interruption may still finish this long
+LAST_WORD_S = 15.0  # … and a worker gets this much longer to report
+
+
+@dataclass(slots=True)
+class _Source:
+    """One worker process."""
+
+    done: dict[str, Any] | None = None
+    phase: str = ""
+
+
+@dataclass(slots=True)
+class Run:
+    """What is known while it lasts; the progress display and the live tab read it."""
+
+    session: Session
+    totals: Totals
+    folder: Path
+    started_ns: int  # Unix epoch
+    sources: dict[str, _Source] = field(default_factory=dict)
+
+    @property
+    def phase(self) -> str:
+        """The phase the workers are in."""
+        return next((source.phase for source in self.sources.values() if source.phase), "")
+
+    def live(self) -> tuple[Live, ...]:
+        """One row per (model, workload, phase) of the live table."""
+        return self.totals.live()
+
+
+class Coordinator:
+    """`tell` sends a message to all workers; `on_end` is called with the finished summary."""
+
+    def __init__(
+        self,
+        session: Session,
+        plan: Plan,
+        *,
+        out: Path,
+        argv: Iterable[str],
+        secrets: Iterable[str],
+        allow_unhealthy: bool,
+        tell: Callable[[str, dict[str, Any]], None],
+        on_end: Callable[[Path, Summary], None],
+    ) -> None:
+        self._plan, self._tell, self._on_end = plan, tell, on_end
+        self._allow_unhealthy = allow_unhealthy
+        scenario = session.scenario
+        self._writer = RunWriter.create(
+            out, to_yaml(scenario), scenario.name, list(argv), secrets=secrets
+        )
+        self.run = Run(session, Totals(), self._writer.folder, time.time_ns())
+        self._aborted: str | None = None
+        self._signal: ExitCode | None = None
+        self._all_done = Event()
+        self._write_errors = 0
+        self.ended = Event()
+        self._ending = False
+
+    # -- from the workers ----------------------------------------------------------------------
+
+    def expect(self, source: str) -> None:
+        """A worker takes part."""
+        self.run.sources.setdefault(source, _Source())
+
+    def on_interval(self, source: str, data: Mapping[str, Any]) -> None:
+        """About a second of one worker's measurements."""
+        self.run.sources.setdefault(source, _Source()).phase = str(data["phase"])
+        interval = data["interval"]
+        if self.run.totals.merge(interval, source):
+            self._writer.append(interval, source)
+
+    def on_done(self, source: str, data: Mapping[str, Any]) -> None:
+        """A worker has sent everything it had."""
+        self.run.sources.setdefault(source, _Source()).done = dict(data)
+        self.run.totals.expect(int(data["seq"]), source)
+        self._look_done()
+
+    def on_gone(self, source: str) -> None:
+        """A worker will not come back; what it did not report is lost."""
+        known = self.run.sources.get(source)
+        if known is not None and known.done is None:
+            log.warning("worker %s is gone; what it had not reported is lost", source)
+            known.done = {}
+            self.run.totals.expect(self.run.totals.last_seq(source) + 1, source)
+            self._look_done()
+
+    def on_abort(self, reason: str) -> None:
+        """A worker found a reason to stop the run."""
+        if self._aborted is None and not self._ending:
+            self._aborted = reason
+            log.error("stopping the run: %s", reason)
+            gevent.spawn(self.end)
+
+    def _look_done(self) -> None:
+        if all(source.done is not None for source in self.run.sources.values()):
+            self._all_done.set()
+
+    # -- the end -------------------------------------------------------------------------------
+
+    def wait(self) -> None:
+        """Until every worker has finished by itself; then conclude."""
+        self._all_done.wait()
+        self._conclude()
+
+    def end(self, signal: ExitCode | None = None) -> None:
+        """Stop arrivals, let streams finish within the grace period, conclude. Idempotent."""
+        if self._ending:
+            self.ended.wait()
+            return
+        if not self._all_done.is_set():
+            self._signal = signal
+            try:
+                self._tell("loadlib_stop", {"grace_s": GRACE_S})
+                self._all_done.wait(GRACE_S + LAST_WORD_S)
+            except KeyboardInterrupt:
+                self._tell("loadlib_stop", {"grace_s": 0.0})
+                self._all_done.wait(LAST_WORD_S)
+        for source in list(self.run.sources):
+            self.on_gone(source)
+        self._conclude()
+
+    def _conclude(self) -> None:
+        if self._ending:
+            self.ended.wait()
+            return
+        self._ending = True
+        try:
+            summary = self._summary()
+            self._finish(summary)
+        except Exception:
+            log.exception("the run could not be concluded; `loadlib report` can rebuild it")
+            raise
+        finally:
+            self.ended.set()
+
+    def _summary(self) -> Summary:
+        session = self.run.session
+        if session.free:
+            session.scenario = self._as_it_was()
+        ending = Ending(
+            aborted=self._aborted,
+            signal=self._signal,
+            recorder_errors=len(self._writer.problems),
+            allow_unhealthy=self._allow_unhealthy,
+        )
+        return conclude(
+            session,
+            self.run.totals,
+            self._writer.samples(),
+            self._windows(),
+            ending,
+            environment=self._writer.environment,
+            started_ns=self.run.started_ns,
+        )
+
+    def _finish(self, summary: Summary) -> None:
+        try:
+            self._writer.finish(summary, summary.state, self.run.totals, self._windows())
+        except LoadlibError as problem:
+            log.error("%s", problem)
+        self._on_end(self._writer.folder, summary)
+        try:
+            seal(self._writer.folder)
+        except OSError as problem:
+            log.error("cannot seal %s: %s", self._writer.folder, problem)
+
+    def _as_it_was(self) -> Any:
+        """The implied scenario of a plain locustfile, with the duration Locust gave it."""
+        scenario = self.run.session.scenario
+        lasted_ns = max((w.end_ns - w.start_ns for w in self._windows()), default=NS)
+        phase = scenario.load[0].model_copy(update={"duration_ns": max(NS, lasted_ns)})
+        return scenario.model_copy(update={"load": (phase,)})
+
+    def _windows(self) -> tuple[Window, ...]:
+        """When each phase was: from the first worker's start to the last one's end."""
+        phases = {phase.title: phase for phase in self.run.session.scenario.load}
+        found: dict[tuple[str, str | None], Window] = {}
+        for source in self.run.sources.values():
+            for phase, model, start_ns, end_ns in self._spans(source.done or {}):
+                key, mine = (phase, model), self._window(phases[phase], model, start_ns, end_ns)
+                known = found.get(key)
+                if known is not None:
+                    mine = replace(
+                        mine,
+                        start_ns=min(known.start_ns, start_ns),
+                        end_ns=max(known.end_ns, end_ns),
+                    )
+                found[key] = mine
+        return tuple(found.values())
+
+    def _spans(self, done: Mapping[str, Any]) -> Iterable[tuple[str, str | None, int, int]]:
+        session, ends = self.run.session, done.get("last_end_ns", {})
+        if session.free and done:
+            phase = session.scenario.load[0].title
+            yield phase, None, done["started_ns"], ends.get(phase, time.time_ns())
+            return
+        phases = {phase.title: phase for phase in session.scenario.load}
+        everyone = set(session.models)
+        for window in done.get("windows", ()):
+            end_ns = window["end_ns"]
+            if phases[window["phase"]].requests is not None:
+                # Ended by a number of requests: its time is over with the last answer.
+                end_ns = max(end_ns, ends.get(window["phase"], 0))
+            alone = set(window["models"]) != everyone
+            for model in window["models"] if alone else [None]:
+                yield window["phase"], model, window["start_ns"], end_ns
+
+    def _window(self, phase: Phase, model: str | None, start_ns: int, end_ns: int) -> Window:
+        return Window(
+            phase=phase.title,
+            model=model,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            kind=phase.kind,
+            load=phase.label,
+            closed=phase.closed,
+            rates=self._plan.rates(phase),
+        )

@@ -1,0 +1,381 @@
+"""Turns phases into arrivals and hands them to waiting users; one per worker process.
+
+Prompts and their bodies are built ahead by a feed, so that nothing is built after a request's
+clock has started. Open phases sleep to absolute instants; closed phases send when a user is
+free. Users pull: they are the concurrency, the schedule is the rate.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import gevent
+from gevent.event import Event
+from gevent.queue import Queue
+
+from loadlib.admission import Gate
+from loadlib.client import Call, Prepared
+from loadlib.prompt import Prompt
+from loadlib.recorder import Recorder
+from loadlib.scenario import Phase
+from loadlib.schedule import ARRIVALS, Shard, mix, seed_for, share
+from loadlib.session import ALL, Crew, Plan
+
+LOOKAHEAD = 64  # prompts built ahead: at 128k tokens some 32 MB
+CLOSED_LOOKAHEAD = 16
+EXPIRE_EVERY_S = 0.1
+
+
+class Closed(Exception):  # noqa: N818 - the end of the run, not an error
+    """No more arrivals will come."""
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """One request that is due, and the place it takes."""
+
+    call: Call
+    prepared: Prepared | None  # None: the user's own code says what to send
+    gate: Gate[Arrival]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """When a phase ran for some models; monotonic ns. Ends when its last arrival was given out."""
+
+    phase: str
+    models: tuple[str, ...]
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    due_ns: int  # from the start of the phase; unused in closed loops
+    index: int
+    model: str
+    workload: str
+    prepared: Prepared | None
+
+
+class Dispatcher:
+    """Runs the stages of a scenario for one shard. `drop` is told of every arrival not sent."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        stages: Sequence[tuple[Phase, Sequence[str]]],
+        shard: Shard,
+        recorder: Recorder,
+        prepare: Callable[[Prompt], Prepared],
+        drop: Callable[[Call, str], None],
+    ) -> None:
+        self._plan, self._stages, self._shard = plan, stages, shard
+        self._recorder, self._prepare, self._drop = recorder, prepare, drop
+        self.patience_ns = int(plan.scenario.timeouts.first_token_s * 1e9)
+        self.queues: dict[str, Queue[Arrival | None]] = {
+            name: Queue() for crew in plan.crews.values() for name in crew.weights
+        }
+        self._crews = {
+            name: mix(crew.weights, 0) for name, crew in plan.crews.items() if crew.weights
+        }
+        self.outstanding: set[Arrival] = set()  # given out and not finished
+        self.gates: dict[str, Gate[Arrival]] = {}
+        self.windows: list[Window] = []
+        self.phase: Phase | None = None
+        self._ordinals: dict[tuple[str, str], int] = {}
+        self._freed = Event()
+        self._stop = Event()
+        self.drained = Event()
+
+    # -- for users -----------------------------------------------------------------------------
+
+    def take(self, user_class: str) -> Arrival:
+        """The next arrival for a class of users; waits for one.
+
+        Raises:
+            Closed: the run is over.
+        """
+        queue = self.queues[user_class]
+        while True:
+            arrival: Arrival | None = queue.get()
+            if arrival is None:
+                queue.put(None)  # for the next user
+                raise Closed
+            if time.monotonic_ns() - arrival.call.intended_ns < self.patience_ns:
+                return arrival
+            self._drop_taken(arrival, "ceiling")
+
+    def finish(self, arrival: Arrival) -> None:
+        """A request is over: whoever waits may take its place."""
+        if arrival not in self.outstanding:
+            return
+        self.outstanding.discard(arrival)
+        arrival.gate.leave()
+        for waiting in arrival.gate.admit():
+            self._give(waiting)
+        self._freed.set()
+
+    # -- for the worker ------------------------------------------------------------------------
+
+    def run(self, start_ns: int) -> None:
+        """All stages, then the drain; returns when no request is in flight any more."""
+        sweeper = gevent.spawn(self._sweep)
+        feeds = iter([self._feed(phase, names) for phase, names in self._stages])
+        feed, models = next(feeds, None), None
+        if feed is not None:
+            feed.start()
+            feed.ready.wait()
+        try:
+            for phase, names in self._stages:
+                following = next(feeds, None)
+                if following is not None:
+                    following.start()
+                if models is not None and models != tuple(names):
+                    self._wait_idle()  # one model must not pay for another's leftovers
+                    start_ns = max(start_ns, time.monotonic_ns())
+                models = tuple(names)
+                assert feed is not None
+                start_ns = self._run_stage(phase, models, feed, start_ns)
+                feed.stop()
+                feed = following
+                if self._stop.is_set():
+                    break
+            self._wait_idle()
+        finally:
+            sweeper.kill()
+            if feed is not None:
+                feed.stop()
+            for queue in self.queues.values():
+                queue.put(None)
+            self.drained.set()
+
+    def stop(self) -> None:
+        """No more arrivals: those that wait are dropped, those in flight may finish."""
+        self._stop.set()
+        self._freed.set()
+        for gate in self.gates.values():
+            for arrival in gate.clear():
+                self._drop(arrival.call, "stopped")
+        for queue in self.queues.values():
+            while not queue.empty():
+                arrival = queue.get_nowait()
+                if arrival is not None:
+                    self._drop_taken(arrival, "stopped")
+            queue.put(None)
+
+    # -- stages --------------------------------------------------------------------------------
+
+    def _run_stage(self, phase: Phase, models: tuple[str, ...], feed: _Feed, start_ns: int) -> int:
+        """Give out one phase's arrivals; returns the instant at which the next may begin."""
+        self.phase = phase
+        for key in self._plan.streams(models):
+            self._set_gate(key, phase)
+        if not self._sleep_until(start_ns):
+            return start_ns
+        end_ns = None if phase.duration_ns is None else start_ns + phase.duration_ns
+        if phase.closed:
+            self._closed(feed, phase, end_ns)
+        else:
+            self._open(feed, phase, start_ns, end_ns)
+        stopped_ns = time.monotonic_ns()
+        if end_ns is None or self._stop.is_set():
+            end_ns = stopped_ns
+        self.windows.append(Window(phase.title, models, start_ns, end_ns))
+        return end_ns
+
+    def _open(self, feed: _Feed, phase: Phase, start_ns: int, end_ns: int | None) -> None:
+        for item in feed.items(ALL):
+            if not self._sleep_until(start_ns + item.due_ns):
+                return
+            self._offer(item, phase, start_ns + item.due_ns)
+        if end_ns is not None:
+            self._sleep_until(end_ns)
+
+    def _closed(self, feed: _Feed, phase: Phase, end_ns: int | None) -> None:
+        drivers = [gevent.spawn(self._drive, feed, phase, key) for key in feed.keys]
+        if end_ns is None:
+            gevent.joinall(drivers)
+        else:
+            self._sleep_until(end_ns)
+            gevent.killall(drivers)
+
+    def _drive(self, feed: _Feed, phase: Phase, key: str) -> None:
+        """Keep `users` requests of one stream in flight."""
+        gate = self.gates[key]
+        for item in feed.items(key):
+            while gate.is_full and not self._stop.is_set():
+                self._freed.clear()
+                self._freed.wait()
+            if self._stop.is_set():
+                return
+            arrival = self._arrival(item, phase, time.monotonic_ns())
+            gate.enter()
+            self._give(arrival)
+
+    # -- one arrival ---------------------------------------------------------------------------
+
+    def _offer(self, item: _Item, phase: Phase, intended_ns: int) -> None:
+        arrival = self._arrival(item, phase, intended_ns)
+        verdict = arrival.gate.offer(arrival, time.monotonic_ns())
+        if verdict == "go":
+            self._give(arrival)
+        elif verdict == "drop":
+            self._drop(arrival.call, "ceiling")
+
+    def _arrival(self, item: _Item, phase: Phase, intended_ns: int) -> Arrival:
+        call = Call(item.index, phase.title, item.model, item.workload, intended_ns)
+        self._recorder.scheduled((item.model, item.workload, phase.title), intended_ns)
+        key = item.model if item.model in self.gates else ALL
+        return Arrival(call, item.prepared, self.gates[key])
+
+    def _give(self, arrival: Arrival) -> None:
+        self.outstanding.add(arrival)
+        self.queues[next(self._crews[arrival.call.workload])].put(arrival)
+
+    def _drop_taken(self, arrival: Arrival, cause: str) -> None:
+        self._drop(arrival.call, cause)
+        self.finish(arrival)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    def _feed(self, phase: Phase, models: Sequence[str]) -> _Feed:
+        sources: dict[str, Iterator[_Item]] = {}
+        for key, weights in self._plan.streams(models).items():
+            sources[key] = self._items(phase, key, weights)
+        if not phase.closed:
+            merged = heapq.merge(*sources.values(), key=lambda item: item.due_ns)
+            return _Feed({ALL: merged}, LOOKAHEAD)
+        ahead = max(4, min(CLOSED_LOOKAHEAD, share(phase.users or 0, self._shard)))
+        return _Feed(sources, ahead)
+
+    def _items(
+        self, phase: Phase, key: str, weights: Mapping[tuple[str, str], float]
+    ) -> Iterator[_Item]:
+        seed = seed_for(self._plan.scenario.seed, phase.title, key)
+        falls_on = mix(weights, seed)
+        # Every shard walks the same round-robin and keeps its own places in it.
+        position = 0
+        for index, due_ns in self._instants(phase, seed):
+            while position <= index:
+                model, workload = next(falls_on)
+                position += 1
+            if not self._plan.crews.get(workload, Crew()).weights:
+                continue  # nobody takes this workload: its share is removed
+            yield _Item(due_ns, index, model, workload, self._build(model, workload))
+
+    def _instants(self, phase: Phase, seed: int) -> Iterator[tuple[int, int]]:
+        if phase.closed:
+            index = self._shard.index
+            while phase.requests is None or index < phase.requests:
+                yield index, 0
+                index += self._shard.count
+            return
+        yield from ARRIVALS[phase.arrival](
+            phase.rate,
+            duration_ns=phase.duration_ns,
+            requests=phase.requests,
+            seed=seed,
+            shard=self._shard,
+        )
+
+    def _build(self, model: str, workload: str) -> Prepared | None:
+        source = self._plan.workloads.get(workload)
+        if source is None:
+            return None
+        count = self._ordinals.get((model, workload), 0)
+        self._ordinals[(model, workload)] = count + 1
+        ordinal = count * self._shard.count + self._shard.index
+        return self._prepare(source.prompt(self._plan.models[model], ordinal))
+
+    def _set_gate(self, key: str, phase: Phase) -> None:
+        ceiling = phase.users if phase.closed else phase.max_in_flight
+        mine = share(ceiling or 0, self._shard)
+        gate = self.gates.setdefault(key, Gate(mine, self.patience_ns))
+        gate.ceiling, gate.when_full = mine, phase.when_full
+        for arrival in gate.admit():
+            self._give(arrival)
+
+    def _sleep_until(self, at_ns: int) -> bool:
+        """Wait for an instant; False when the run was stopped meanwhile."""
+        while not self._stop.is_set():
+            left_ns = at_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                return True
+            self._stop.wait(left_ns / 1e9)
+        return False
+
+    def _wait_idle(self) -> None:
+        while self.outstanding or any(gate.waiting for gate in self.gates.values()):
+            self._freed.clear()
+            self._freed.wait(EXPIRE_EVERY_S)
+
+    def _sweep(self) -> None:
+        while True:
+            gevent.sleep(EXPIRE_EVERY_S)
+            now_ns = time.monotonic_ns()
+            if self.phase is not None and not self.phase.closed:
+                self._recorder.mark("ticks")
+                full = any(gate.is_full for gate in self.gates.values())
+                self._recorder.mark("ceiling_ticks", int(full))
+            for gate in self.gates.values():
+                for arrival in gate.expire(now_ns):
+                    self._drop(arrival.call, "ceiling")
+            for queue in self.queues.values():
+                self._expire_unclaimed(queue, now_ns)
+
+    def _expire_unclaimed(self, queue: Queue[Arrival | None], now_ns: int) -> None:
+        """Fewer users than the ceiling (someone stopped some): arrivals must not wait for ever."""
+        while not queue.empty():
+            head = queue.peek_nowait()
+            if head is None or now_ns - head.call.intended_ns < self.patience_ns:
+                return
+            queue.get_nowait()
+            self._drop_taken(head, "ceiling")
+
+
+class _Feed:
+    """Builds a stage's requests ahead of time, one greenlet and one bounded queue a stream."""
+
+    def __init__(self, sources: Mapping[str, Iterator[_Item]], ahead: int) -> None:
+        self.keys = tuple(sources)
+        self.ready = Event()  # as much is built as may be built ahead
+        self._sources = sources
+        self._queues: dict[str, Queue[_Item | None]] = {key: Queue(ahead) for key in sources}
+        self._builders: list[gevent.Greenlet[..., None]] = []
+        self._full: set[str] = set()
+        if not sources:
+            self.ready.set()
+
+    def start(self) -> None:
+        """Begin to build."""
+        self._builders = [gevent.spawn(self._build, key) for key in self.keys]
+
+    def stop(self) -> None:
+        """Forget what was not used."""
+        gevent.killall(self._builders)
+
+    def items(self, key: str) -> Iterator[_Item]:
+        """The requests of one stream, in order."""
+        if key not in self._queues:
+            return
+        while (item := self._queues[key].get()) is not None:
+            yield item
+
+    def _build(self, key: str) -> None:
+        queue = self._queues[key]
+        for item in self._sources[key]:
+            if queue.full():
+                self._note_full(key)
+            queue.put(item)
+            gevent.sleep(0)  # a long document takes a millisecond; streams must not wait for two
+        self._note_full(key)
+        queue.put(None)
+
+    def _note_full(self, key: str) -> None:
+        self._full.add(key)
+        if len(self._full) == len(self.keys):
+            self.ready.set()

@@ -1,0 +1,11 @@
+"""The locustfile of `loadlib run`: one user class per kind of workload."""
+
+from loadlib.swarm import ChatUser, LongContextUser
+
+
+class Chat(ChatUser):
+    """Takes the arrivals of every `kind: chat`."""
+
+
+class LongContext(LongContextUser):
+    """Takes the arrivals of every `kind: long_context`."""

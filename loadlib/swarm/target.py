@@ -1,0 +1,40 @@
+"""The simulator as a process of its own, for `target: simulator`."""
+
+from __future__ import annotations
+
+import atexit
+import subprocess
+import sys
+
+from loadlib.errors import PreflightError
+
+PREFIX = "loadlib simulator listening on "
+STOP_S = 5.0
+
+
+class Simulator:
+    """Started on a free loopback port; stopped with this process at the latest."""
+
+    def __init__(self, profile: str = "catalogue") -> None:
+        command = [sys.executable, "-m", "loadlib.simulator", "--port", "0", "--profile", profile]
+        # In a session of its own: Ctrl-C is for the run, whose last streams still need a server.
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [*command, "--exit-with-parent"], stdout=subprocess.PIPE, start_new_session=True
+        )
+        atexit.register(self.stop)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode(errors="replace").strip()
+        if not line.startswith(PREFIX):
+            self.stop()
+            raise PreflightError(f"the simulator did not start{': ' + line if line else ''}")
+        self.base_url = line.removeprefix(PREFIX)
+
+    def stop(self) -> None:
+        """End the process; safe to call twice."""
+        atexit.unregister(self.stop)
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()

@@ -1,0 +1,245 @@
+"""The user classes a locustfile builds on. This file is the whole face towards Locust's users.
+
+`self.llm` records a tape and decodes it at the end; `self.openai` is the SDK itself on the same
+transport, for code that exists already. Under a scenario each request waits for its arrival.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import openai
+from locust import User, task
+from locust.exception import StopUser
+
+from loadlib.answer import Answer
+from loadlib.client import Call
+from loadlib.errors import UsageError
+from loadlib.prompt import Check, Message, Prompt
+from loadlib.sample import Outcome, Sample
+from loadlib.swarm.dispatch import Arrival, Closed
+from loadlib.swarm.worker import Ticket, Worker
+
+DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
+_turn = itertools.count()
+
+
+class Reply:
+    """What came back. Truthy when the request succeeded; `fail` marks the answer as wrong."""
+
+    def __init__(self, sample: Sample, answer: Answer, commit: Callable[[str | None], None]):
+        self.sample, self._answer, self._commit = sample, answer, commit
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request succeeded."""
+        return self.sample.outcome is Outcome.OK
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended."""
+        return self.sample.outcome
+
+    @property
+    def text(self) -> str:
+        """The answer proper; empty where there is none."""
+        return self._answer.text
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The server's own word for why it stopped."""
+        return self._answer.finish_reason
+
+    @property
+    def tool_calls(self) -> list[tuple[str, str]]:
+        """(name, arguments as JSON text) of each tool call."""
+        return [(name, arguments) for name, arguments in self._answer.tool_calls.values()]
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to first token from the intended start."""
+        first = self.sample.first_token_ns
+        return None if first is None else (first - self.sample.intended_ns) / 1e6
+
+    def fail(self, reason: str) -> None:
+        """The answer is not what was asked for: a failure in Locust, `quality` false here."""
+        self._commit(reason)
+
+
+class LLM:
+    """`self.llm` of a user: one request at a time, measured on the tape."""
+
+    def __init__(self, user: LLMMixin) -> None:
+        self._user = user
+        self._open: Ticket | None = None  # a reply the task may still fail
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        *,
+        max_tokens: int = DEFAULT_MAX_TOKENS,
+        name: str | None = None,
+        check: Check | None = None,
+        **extra_body: Any,
+    ) -> Reply:
+        """Send `messages` and wait for the whole answer; further keywords go into the body."""
+        self.flush()
+        user = self._user
+        arrival = user.take_arrival()
+        model = arrival.call.model if arrival else user.model
+        prompt = Prompt(
+            model, type(user).__name__, messages, max_tokens, name=name, check=check,
+            extra_body=extra_body,
+        )  # fmt: skip
+        return self._send(arrival, prompt, hold=True)
+
+    def next(self) -> Reply:
+        """Send the next prompt of this user's workload."""
+        self.flush()
+        user = self._user
+        arrival = user.take_arrival()
+        if arrival is not None and arrival.prepared is not None:
+            return self._send(arrival, arrival.prepared.prompt, hold=False)
+        model = arrival.call.model if arrival else user.model
+        workload = arrival.call.workload if arrival else type(user).__name__
+        return self._send(arrival, user.worker.next_prompt(model, workload), hold=False)
+
+    def flush(self) -> None:
+        """The task did not fail its last reply: it stands as it is."""
+        if self._open is not None:
+            ticket, self._open = self._open, None
+            self._user.worker.commit(ticket)
+
+    def _send(self, arrival: Arrival | None, prompt: Prompt, *, hold: bool) -> Reply:
+        worker = self._user.worker
+        prepared = (arrival.prepared if arrival else None) or worker.client.prepare(prompt)
+        try:
+            ticket = worker.begin(arrival, prompt.model, prompt.workload, prompt, hold=hold)
+        except Closed:
+            raise StopUser from None
+        sample, answer = worker.send(ticket, prepared)
+        if hold:
+            self._open = ticket
+
+        def commit(failure: str | None) -> None:
+            if self._open is ticket:
+                self._open = None
+            worker.commit(ticket, failure)
+
+        return Reply(sample, answer, commit)
+
+
+class LLMMixin:
+    """For users that are something else as well: `class Shop(LLMMixin, HttpUser)`."""
+
+    models: ClassVar[Sequence[str]] = ()
+    """Names from the catalogue or the scenario; default: the scenario's."""
+
+    kind: ClassVar[str | None] = None
+    """The kind of workload whose arrivals this class takes; None: tasks say what to send."""
+
+    workload: ClassVar[Mapping[str, Any]] = {}
+    """Settings of that workload where no scenario has them (`{"output_tokens": 64}`)."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)  # type: ignore[call-arg]
+        self.worker: Worker = environment.loadlib.worker
+        self.llm = LLM(self)
+        self._arrival: Arrival | None = None
+        self._sdks: dict[str, openai.OpenAI] = {}
+        known = list(self.worker.session.models)
+        mine = [name for name in self.models if name in known] or known
+        self._own_model = mine[next(_turn) % len(mine)]
+        think = self.wait_time  # type: ignore[has-type]
+
+        def wait_time() -> float:
+            self.llm.flush()
+            return 0.0 if self.worker.dispatcher is not None else float(think())
+
+        self.wait_time = wait_time
+
+    @property
+    def model(self) -> str:
+        """The model this user talks to next; under a scenario its arrival says which."""
+        if self.worker.dispatcher is None:
+            return self._own_model
+        self._arrival = self.take_arrival()
+        assert self._arrival is not None
+        return self._arrival.call.model
+
+    @property
+    def openai(self) -> openai.OpenAI:
+        """The SDK, measured as it is used; bytes are handed on as they come."""
+        model = self.model
+        if model not in self._sdks:
+            self._sdks[model] = self.worker.live(self.worker.session.models[model], self._begin)
+        return self._sdks[model]
+
+    def take_arrival(self) -> Arrival | None:
+        """Wait for this user's turn; None where Locust decides the load."""
+        held, self._arrival = self._arrival, None
+        if held is not None:
+            return held
+        try:
+            return self.worker.take(type(self).__name__)
+        except Closed:
+            raise StopUser from None
+
+    def _begin(self) -> Call:
+        """A request of the user's own code is about to be sent."""
+        self.llm.flush()
+        arrival = self.take_arrival()
+        model = arrival.call.model if arrival else self._own_model
+        try:
+            return self.worker.begin(arrival, model, type(self).__name__).call
+        except Closed:
+            raise StopUser from None
+
+    def on_stop(self) -> None:
+        """Locust stops this user: what it held goes back."""
+        self.llm.flush()
+        if self._arrival is not None:
+            self.worker.give_back(self._arrival)
+            self._arrival = None
+
+
+class LLMUser(LLMMixin, User):  # type: ignore[misc]
+    """A plain Locust user that talks to models."""
+
+    abstract = True
+
+
+class ChatUser(LLMUser):
+    """Replays conversations with growing history."""
+
+    abstract = True
+    kind = "chat"
+
+    @task
+    def converse(self) -> None:
+        """Send the next turn of a conversation."""
+        self.llm.next()
+
+
+class LongContextUser(LLMUser):
+    """Asks for a fact planted in a long document."""
+
+    abstract = True
+    kind = "long_context"
+
+    @task
+    def read(self) -> None:
+        """Send the next document with its question."""
+        self.llm.next()
+
+
+def workload_of(user_class: type[LLMMixin]) -> dict[str, Any]:
+    """The workload settings of a class with a `kind`, as a scenario would write them."""
+    if user_class.kind is None:
+        raise UsageError(f"{user_class.__name__} has no kind of workload")
+    return {"kind": user_class.kind, **user_class.workload}

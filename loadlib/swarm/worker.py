@@ -1,0 +1,345 @@
+"""One load-generating process: its client, its recorder, its arrivals, and its own health.
+
+Users ask it for work (`begin`, `send`); once a second it hands what was recorded to the
+coordinator, in the same form whether that sits in this process or behind ZeroMQ.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import gevent
+import msgspec
+import openai
+from gevent.event import Event
+
+from loadlib.answer import Answer
+from loadlib.catalog import Model
+from loadlib.client import Call, Client, Prepared
+from loadlib.guard import Breakers, Spending
+from loadlib.prompt import Prompt
+from loadlib.recorder import Interval, Recorder
+from loadlib.sample import Outcome, Sample
+from loadlib.scenario import Scenario
+from loadlib.schedule import Shard
+from loadlib.session import Plan, Session
+from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher
+from loadlib.wire import Deadlines
+
+DRAIN_EVERY_S = 1.0
+LAG_EVERY_S = 0.02
+FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
+
+Send = Callable[[str, dict[str, Any]], None]
+
+
+class Ticket:
+    """One request that may be sent now, and what must be settled when it is over."""
+
+    __slots__ = ("arrival", "call", "held", "hold", "reserved")
+
+    def __init__(self, call: Call, arrival: Arrival | None, *, hold: bool) -> None:
+        self.call, self.arrival, self.hold = call, arrival, hold
+        self.reserved: int | None = None
+        self.held: tuple[Sample, Answer] | None = None
+
+
+class Worker:
+    """Lives from Start to Stop. `send` carries messages to the coordinator."""
+
+    def __init__(
+        self, session: Session, plan: Plan, shard: Shard, environment: Any, send: Send
+    ) -> None:
+        self.session, self._environment, self._send = session, environment, send
+        scenario = session.scenario
+        self.offset_ns = time.time_ns() - time.monotonic_ns()
+        self.recorder = Recorder(self.offset_ns)
+        self.client = Client(
+            session.models, deadlines(scenario), self._deliver, mode=scenario.client
+        )
+        self.dispatcher = (
+            None
+            if session.free
+            else Dispatcher(
+                plan, session.stages, shard, self.recorder, self.client.prepare, self._dropped
+            )
+        )
+        self.plan, self._shard = plan, shard
+        self._spending = Spending(**session.budget_share(shard))
+        self._breakers = Breakers()
+        self._tickets: dict[Call, Ticket] = {}
+        self._numbers = itertools.count(shard.index, shard.count)
+        self._ordinals: dict[tuple[str, str], itertools.count[int]] = {}
+        self._started_ns = 0
+        self._last_end_ns: dict[str, int] = {}  # per phase
+        self._stopping = Event()
+        self._greenlets: list[gevent.Greenlet[..., Any]] = []
+        self.finished = Event()
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Warm every code path, then begin: arrivals, reports and self-observation."""
+        self.client.warm()
+        self._started_ns = time.monotonic_ns()
+        self._greenlets = [gevent.spawn(self._watch_hub), gevent.spawn(self._report)]
+        if self.dispatcher is not None:
+            gevent.spawn(self._run)
+
+    def _run(self) -> None:
+        assert self.dispatcher is not None
+        self.dispatcher.run(time.monotonic_ns() + 100_000_000)
+        self.finish()
+
+    def stop(self, grace_s: float) -> None:
+        """No new requests; those in flight get `grace_s` to finish; then `finish`."""
+        self._stopping.set()
+        if self.dispatcher is not None:
+            self.dispatcher.stop()
+        deadline = time.monotonic() + grace_s
+        while self._tickets_in_flight() and time.monotonic() < deadline:
+            gevent.sleep(0.02)
+        self.finish()
+
+    def finish(self) -> None:
+        """Account for everything that is still open, report it, and say that this was all."""
+        if self.finished.is_set():
+            return
+        self.finished.set()
+        for ticket in list(self._tickets.values()):
+            if ticket.held is not None:
+                self.commit(ticket)
+            else:
+                self._never_ended(ticket)
+        if self.dispatcher is not None:
+            for arrival in list(self.dispatcher.outstanding):
+                self._dropped(arrival.call, "stopped")
+                self.dispatcher.finish(arrival)
+        gevent.killall(self._greenlets)
+        self._drain()
+        self._send("loadlib_done", self._totals())
+        self.client.close()
+
+    def _never_ended(self, ticket: Ticket) -> None:
+        """A request whose greenlet will not come back in time is cancelled, not forgotten."""
+        call = ticket.call
+        now_ns = time.monotonic_ns()
+        self._finish_ticket(
+            ticket,
+            Sample(
+                index=call.index, phase=call.phase, model=call.model, workload=call.workload,
+                intended_ns=call.intended_ns, sent_ns=None, end_ns=now_ns,
+                outcome=Outcome.CANCELLED, cause="cancelled", error="the run ended first",
+            ),
+            Answer(),
+        )  # fmt: skip
+
+    def _totals(self) -> dict[str, Any]:
+        dispatcher = self.dispatcher
+        windows = [asdict(window) for window in dispatcher.windows] if dispatcher else []
+        for window in windows:
+            window["models"] = list(window["models"])
+            window["start_ns"] += self.offset_ns
+            window["end_ns"] += self.offset_ns
+        return {
+            "seq": self.recorder.seq,
+            "added": self.recorder.added,
+            "windows": windows,
+            "started_ns": self._started_ns + self.offset_ns,
+            "last_end_ns": {p: ns + self.offset_ns for p, ns in self._last_end_ns.items()},
+        }
+
+    # -- for users -----------------------------------------------------------------------------
+
+    def take(self, user_class: str) -> Arrival | None:
+        """The next arrival for a class of users, or None where Locust decides the load.
+
+        Raises:
+            Closed: no more requests may begin.
+        """
+        if self._stopping.is_set() or self.finished.is_set():
+            raise Closed
+        return self.dispatcher.take(user_class) if self.dispatcher is not None else None
+
+    def give_back(self, arrival: Arrival) -> None:
+        """An arrival whose user was stopped before it sent anything."""
+        assert self.dispatcher is not None
+        self._dropped(arrival.call, "stopped")
+        self.dispatcher.finish(arrival)
+
+    def begin(
+        self,
+        arrival: Arrival | None,
+        model: str,
+        workload: str,
+        prompt: Prompt | None = None,
+        *,
+        hold: bool = False,
+    ) -> Ticket:
+        """Permission to send one request now. With `hold` its sample waits for `commit`.
+
+        Raises:
+            Closed: the budget is spent; the run is being stopped.
+        """
+        if arrival is None:
+            now_ns = time.monotonic_ns()
+            call = Call(next(self._numbers), FREE_PHASE, model, workload, now_ns)
+            self.recorder.scheduled((model, workload, FREE_PHASE), now_ns)
+        else:
+            call = arrival.call
+        if prompt is not None and prompt.name:
+            call = replace(call, name=prompt.name)
+        ticket = Ticket(call, arrival, hold=hold)
+        most_tokens = prompt.max_tokens if prompt is not None else 0
+        cost = self._most_usd(call.model, prompt)
+        reserved = self._spending.reserve(cost, most_tokens)
+        if isinstance(reserved, str):
+            self._dropped(call, "budget")
+            if arrival is not None and self.dispatcher is not None:
+                self.dispatcher.finish(arrival)
+            self.abort(reserved)
+            raise Closed
+        ticket.reserved = reserved
+        self._tickets[call] = ticket
+        return ticket
+
+    def send(self, ticket: Ticket, prepared: Prepared) -> tuple[Sample, Answer]:
+        """Send and wait."""
+        return self.client.send(prepared, ticket.call)
+
+    def next_prompt(self, model: str, workload: str) -> Prompt:
+        """The next prompt of a workload, where no arrival brought one."""
+        numbers = self._ordinals.setdefault(
+            (model, workload), itertools.count(self._shard.index, self._shard.count)
+        )
+        return self.plan.workloads[workload].prompt(self.session.models[model], next(numbers))
+
+    def live(self, model: Model, begin: Callable[[], Call]) -> openai.OpenAI:
+        """The SDK for a user's own code."""
+        return self.client.live(model, begin)
+
+    def commit(self, ticket: Ticket, failure: str | None = None) -> None:
+        """A held sample becomes final; `failure` is the user's own verdict on the answer."""
+        if ticket.held is None:
+            return
+        sample, answer = ticket.held
+        self._finish_ticket(ticket, sample, answer, failure)
+
+    # -- samples -------------------------------------------------------------------------------
+
+    def _deliver(self, call: Call, sample: Sample, answer: Answer) -> None:
+        """From the client: an attempt is over, its place is free."""
+        ticket = self._tickets.get(call)
+        if ticket is None:
+            return  # warm-up of code paths
+        if ticket.arrival is not None and self.dispatcher is not None:
+            self.dispatcher.finish(ticket.arrival)
+        ticket.held = (sample, answer)
+        if not ticket.hold or sample.outcome is Outcome.CANCELLED:
+            self.commit(ticket)
+
+    def _finish_ticket(
+        self, ticket: Ticket, sample: Sample, answer: Answer, failure: str | None = None
+    ) -> None:
+        self._tickets.pop(ticket.call, None)
+        if ticket.arrival is not None and self.dispatcher is not None:
+            self.dispatcher.finish(ticket.arrival)
+        if failure is not None:
+            sample = msgspec.structs.replace(sample, quality=False, error=failure[:200])
+        if ticket.reserved is not None:
+            self._spending.settle(ticket.reserved, sample)
+        self._record(sample, answer)
+        self._tell_locust(ticket.call, sample, answer, failure)
+        reason = self._breakers.observe(sample)
+        if reason is not None:
+            self.abort(reason)
+
+    def _record(self, sample: Sample, answer: Answer) -> None:
+        last_ns = self._last_end_ns.get(sample.phase, 0)
+        self._last_end_ns[sample.phase] = max(last_ns, sample.end_ns)
+        try:
+            self.recorder.add(sample, answer.event_ns)
+        except Exception:  # noqa: BLE001 - a sample that cannot be recorded is counted, not lost
+            self.recorder.mark("recorder_errors")
+
+    def _tell_locust(self, call: Call, sample: Sample, answer: Answer, failure: str | None) -> None:
+        """Exactly one Locust request event per finished call; a cancelled one never finished."""
+        if sample.outcome is Outcome.CANCELLED:
+            return
+        error: Exception | None = None
+        if failure is not None:
+            error = RequestFailed(failure)
+        elif sample.outcome is not Outcome.OK:
+            cause = f" ({sample.cause})" if sample.cause else ""
+            error = RequestFailed(f"{sample.outcome.value}{cause}")
+        self._environment.events.request.fire(
+            request_type="LLM",
+            name=call.name or f"{call.model}/{call.workload}",
+            response_time=(sample.end_ns - sample.intended_ns) / 1e6,
+            response_length=len(answer.generated),
+            exception=error,
+            context={"sample": sample},
+        )
+
+    def _dropped(self, call: Call, cause: str) -> None:
+        now_ns = time.monotonic_ns()
+        self.recorder.add(
+            Sample(
+                index=call.index, phase=call.phase, model=call.model, workload=call.workload,
+                intended_ns=call.intended_ns, end_ns=now_ns, outcome=Outcome.DROPPED, cause=cause,
+            )
+        )  # fmt: skip
+
+    def abort(self, reason: str) -> None:
+        """Ask the coordinator to stop the whole run."""
+        if not self._stopping.is_set():
+            self._stopping.set()
+            self._send("loadlib_abort", {"reason": reason})
+
+    def _most_usd(self, model: str, prompt: Prompt | None) -> float | None:
+        if prompt is None or prompt.tokens is None:
+            return None
+        return self.session.models[model].cost_usd(prompt.tokens, prompt.max_tokens)
+
+    def _tickets_in_flight(self) -> bool:
+        return any(ticket.held is None for ticket in self._tickets.values())
+
+    # -- reports and health --------------------------------------------------------------------
+
+    def _report(self) -> None:
+        while True:
+            gevent.sleep(DRAIN_EVERY_S)
+            self._drain()
+
+    def _drain(self) -> None:
+        interval: Interval = self.recorder.drain(time.monotonic_ns())
+        dispatcher = self.dispatcher
+        phase = dispatcher.phase.title if dispatcher and dispatcher.phase else FREE_PHASE
+        self._send("loadlib_interval", {"interval": interval, "phase": phase})
+
+    def _watch_hub(self) -> None:
+        """How late the event loop wakes (jHiccup's idea), and how much CPU this process takes."""
+        wall, cpu = time.monotonic_ns(), time.process_time_ns()
+        while True:
+            due_ns = time.monotonic_ns() + int(LAG_EVERY_S * 1e9)
+            gevent.sleep(LAG_EVERY_S)
+            now_ns = time.monotonic_ns()
+            self.recorder.note("hub_lag", max(0, now_ns - due_ns) // 1000)
+            if now_ns - wall >= 1_000_000_000:
+                used = time.process_time_ns()
+                self.recorder.note("cpu_permille", 1000 * (used - cpu) // (now_ns - wall))
+                wall, cpu = now_ns, used
+
+
+def deadlines(scenario: Scenario) -> Deadlines:
+    """The scenario's timeouts, as the transport takes them."""
+    limits = scenario.timeouts
+    return Deadlines(limits.connect_s, limits.first_token_s, limits.idle_s, limits.total_s)
+
+
+class RequestFailed(Exception):  # noqa: N818 - what Locust's failures table shows
+    """Why a request counts as failed in Locust's own statistics."""
