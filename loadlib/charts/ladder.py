@@ -11,8 +11,6 @@ from loadlib.charts import numerals, parts
 from loadlib.charts.parts import Drawn, Figure, Key, RunLike
 from loadlib.summary import Bracket, Group
 
-COLUMNS = 3
-
 
 def load_ladder(run: RunLike) -> Figure | None:
     """TTFT p99 and goodput at each offered rate; None unless several phases have a rate."""
@@ -26,21 +24,24 @@ def load_ladder(run: RunLike) -> Figure | None:
     models = list(dict.fromkeys(group.model for group in rungs))[:24]
     names = parts.workloads(parts.measured(summary))
     brackets = {bracket.model: bracket for bracket in summary.brackets}
+    columns, width = parts.grid(len(models))
     made = []
     for i, model in enumerate(models):
         mine = [group for group in rungs if group.model == model]
-        made.append(_model(mine, names, brackets.get(model), y_domain, left=i % COLUMNS == 0))
+        made.append(
+            _model(mine, names, brackets.get(model), y_domain, width, left=i % columns == 0)
+        )
     return Figure(
         id="load-ladder",
         title="Offered load against TTFT p99 and goodput",
         takeaway=" ".join(sentence(bracket) for bracket in summary.brackets)
         or "No gate was declared, so no load can be called too much.",
-        spec=parts.finished(alt.concat(*made, columns=COLUMNS, spacing={"row": 30, "column": 18})),
+        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 30, "column": 18})),
         columns=("model", "workload", "phase", "offered", "achieved", "n", "TTFT p99", "goodput"),
         rows=tuple(_rows(rungs)),
         legend=(
             *[Key(parts.short(name), i, "dot") for i, name in enumerate(names)],
-            Key("bracket: last rate that passes, first that fails", None, "area"),
+            Key("bracket: last rate that passes, first that fails", None, "span"),
         ),
     )
 
@@ -70,10 +71,10 @@ def _model(
     names: list[str],
     bracket: Bracket | None,
     y_domain: tuple[float, float],
+    width: int,
     *,
     left: bool,
 ) -> Drawn:
-    width = (parts.WIDTH - parts.GUTTER - 34 - (COLUMNS - 1) * 18) // COLUMNS - 6
     right = max(offered(g) or 0.0 for g in rungs) * 1.08
     if bracket is not None:
         right = max(right, *[r * 1.08 for r in (bracket.last_pass_rps, bracket.first_fail_rps) if r], 0.0)  # fmt: skip # noqa: E501
@@ -118,7 +119,7 @@ def _half(
     x_axis: alt.Axis,
 ) -> list[Drawn]:
     layers = [
-        alt.Chart(alt.InlineData(values=[{"x": 0, "y": y_domain[0]}]))
+        alt.Chart(parts.data([{"x": 0, "y": y_domain[0]}]))
         .mark_point(opacity=0)
         .encode(x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis), y=y),
         *_bracket(bracket, y_domain, right),
@@ -147,7 +148,7 @@ def _value(group: Group, what: str) -> float | None:
 
 
 def _line(rows: list[dict[str, float]], paint: str) -> list[Drawn]:
-    base = alt.Chart(parts.data(rows)).encode(x="x:Q", y="y:Q")
+    base = alt.Chart(parts.data(rows)).encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
     return [
         base.mark_line(stroke=paint, strokeWidth=1.8),
         base.mark_point(shape="circle", size=42, fill=paint, fillOpacity=1, opacity=1,
@@ -167,7 +168,7 @@ def _bracket(bracket: Bracket | None, y_domain: tuple[float, float], right: floa
     return [
         alt.Chart(parts.data([row]))
         .mark_rect(fill="var(--bad, #b3261e)", fillOpacity=0.12)
-        .encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q")
+        .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"), y2=alt.Y2("y2"))
     ]
 
 

@@ -15,8 +15,8 @@ from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
 from loadlib.metrics import CATALOGUE
 from loadlib.summary import Group, Summary
 
-COLUMNS = 3
 ROW_HEIGHT = 58
+TAIL = 50  # samples from which on a p99 is worth a sentence
 PERCENTS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 
 
@@ -141,7 +141,7 @@ def _ridge_row(
         x_axis.values = parts.log_ticks(*domain)
     top = peak or 1.0
     frame = (
-        alt.Chart(alt.InlineData(values=[{"x": domain[0], "y": 0}]))
+        alt.Chart(parts.data([{"x": domain[0], "y": 0}]))
         .mark_point(opacity=0)
         .encode(
             x=alt.X("x:Q", scale=parts.log_scale(domain), axis=x_axis),
@@ -156,15 +156,15 @@ def _ridge_row(
     width = parts.WIDTH - parts.GUTTER - 18
     empty = [] if layers else [_nothing(width)]
     return alt.layer(
-        frame, *layers, *marks, *empty, parts.caption(panel.label, width, -38)
+        frame, *layers, *marks, *empty, parts.caption(panel.label, width, -46)
     ).properties(width=width, height=ROW_HEIGHT)
 
 
 def _nothing(width: int, text: str = "no successful request") -> Drawn:
     return (
-        alt.Chart(alt.InlineData(values=[{"t": text}]))
+        alt.Chart(parts.data([{"t": text}]))
         .mark_text(opacity=0.6, fontSize=11, fill="currentColor")
-        .encode(x=alt.value(width / 2), y=alt.value(ROW_HEIGHT / 2), text="t:N")
+        .encode(x=parts.pixel_x(width / 2), y=parts.pixel_y(ROW_HEIGHT / 2), text=alt.Text("t:N"))
     )
 
 
@@ -177,7 +177,7 @@ def _ridge_area(paint: str, edges: list[float], shares: Any) -> Drawn:
         alt.Chart(parts.data(outline))
         .mark_area(interpolate="step-after", fill=paint, fillOpacity=0.28, stroke=paint,
                    strokeWidth=1.2, line=False)
-        .encode(x="x:Q", y=alt.Y("y:Q", stack=None))
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q", stack=None))
     )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _stat_marks(paint: str, group: Group, metric: str) -> list[Drawn]:
         alt.Chart(parts.data([{"x": value, "y": 0.0}]))
         .mark_point(shape=shape, size=size, fill=paint, fillOpacity=1, stroke="var(--page, #fff)",
                     strokeWidth=1, opacity=1)
-        .encode(x="x:Q", y="y:Q")
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
         for value, shape, size in ((stats.p50, "circle", 44), (stats.p99, "diamond", 80))
         if value
     ]  # fmt: skip
@@ -198,7 +198,7 @@ def _limit_rule(series: int, limit: float) -> Drawn:
     return (
         alt.Chart(parts.data([{"x": limit}]))
         .mark_rule(stroke=parts.colour(series), strokeDash=[5, 3], strokeWidth=1.4)
-        .encode(x="x:Q")
+        .encode(x=alt.X("x:Q"))
     )
 
 
@@ -242,6 +242,7 @@ def ttft_percentiles(run: RunLike) -> Figure | None:
     domain = _with_limits(summary, shown, "ttft", domain)
     reach = max(row["x"] for curve in curves.values() for row in curve)
     right = max(150.0, reach * 1.25)
+    columns, width = parts.grid(len(shown))
     made = [
         _percentile_panel(
             summary,
@@ -249,8 +250,9 @@ def ttft_percentiles(run: RunLike) -> Figure | None:
             curves,
             domain,
             right,
-            left=i % COLUMNS == 0,
-            foot=i + COLUMNS >= len(shown),
+            width,
+            left=i % columns == 0,
+            foot=i + columns >= len(shown),
         )
         for i, panel in enumerate(shown)
     ]
@@ -259,7 +261,7 @@ def ttft_percentiles(run: RunLike) -> Figure | None:
         id="ttft-percentiles",
         title="Time to first token: percentiles",
         takeaway=_tail_sentence(summary),
-        spec=parts.finished(alt.concat(*made, columns=COLUMNS, spacing={"row": 34, "column": 18})),
+        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
         columns=("model", "workload", "clock", "n", *[f"p{p * 100:g}" for p in PERCENTS], "max"),
         rows=tuple(_percentile_rows(run, shown)),
         legend=(
@@ -293,13 +295,13 @@ def _percentile_panel(
     curves: dict[tuple[int, str], list[dict[str, float]]],
     domain: tuple[float, float],
     right: float,
+    width: int,
     *,
     left: bool,
     foot: bool,
 ) -> Drawn:
     ticks = [x for x in (1, 2, 10, 100, 1000, 10_000, 100_000, 1_000_000) if x <= right]
     label = "datum.value < 1.5 ? '0' : format(100 - 100 / datum.value, '~r') + ' %'"
-    width = (parts.WIDTH - parts.GUTTER - 18 - (COLUMNS - 1) * 18) // COLUMNS - 6
     x_axis = parts.axis(ticks, label, "percentile, axis log 1/(1 − p)") if foot else parts.hidden()
     y_axis = parts.axis(
         parts.log_ticks(*domain), parts.MS_LABEL, "TTFT (log) — lower is better" if left else None,
@@ -308,7 +310,7 @@ def _percentile_panel(
     if not foot:
         x_axis.values = ticks
     frame = (
-        alt.Chart(alt.InlineData(values=[{"x": 1, "y": domain[0]}]))
+        alt.Chart(parts.data([{"x": 1, "y": domain[0]}]))
         .mark_point(opacity=0)
         .encode(
             x=alt.X("x:Q", scale=parts.log_scale((1, right)), axis=x_axis),
@@ -331,12 +333,12 @@ def _percentile_line(curve: list[dict[str, float]], paint: str, dash: list[int])
     line = (
         alt.Chart(parts.data(curve))
         .mark_line(interpolate="step-after", stroke=paint, strokeWidth=1.8, strokeDash=dash)
-        .encode(x="x:Q", y="y:Q")
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
     )
     end = (
         alt.Chart(parts.data(curve[-1:]))
         .mark_point(shape="circle", size=18, fill=paint, fillOpacity=1, strokeOpacity=0, opacity=1)
-        .encode(x="x:Q", y="y:Q")
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
     )
     return [line, end]
 
@@ -354,7 +356,7 @@ def _gate_ticks(summary: Summary, group: Group, series: int, right: float) -> li
     return [
         alt.Chart(parts.data(rows))
         .mark_rule(stroke=parts.colour(series), strokeWidth=3.5, strokeCap="butt", clip=True)
-        .encode(x="x:Q", x2="x2:Q", y="y:Q")
+        .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"))
     ]
 
 
@@ -363,13 +365,13 @@ def _tail_sentence(summary: Summary) -> str:
     tails, waits = [], []
     for group in parts.measured(summary):
         stats, sent = group.metrics.get("ttft"), group.metrics.get("sent_ttft")
-        if stats and stats.p50 and stats.p99:
+        if stats and stats.p50 and stats.p99 and stats.n >= TAIL:
             tails.append((stats.p99 / stats.p50, group))
             if sent and sent.p99 is not None:
                 waits.append((stats.p99 - sent.p99, group))
     worst = parts.extremes(tails, phase=several)
     if worst is None:
-        return "No request answered."
+        return "Too few requests succeeded to speak of a tail."
     text = f"The longest tail is {worst[1][1]}: p99 is {numerals.times(worst[1][0])} the median."
     if all(group.closed_loop for group in parts.measured(summary)):
         return f"{text} The loop is closed, so both clocks are one and queueing is not visible."

@@ -11,7 +11,6 @@ from loadlib.charts import numerals, parts
 from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
 from loadlib.summary import Group, LengthBucket, Summary
 
-COLUMNS = 3
 HEIGHT = 180
 
 
@@ -24,8 +23,16 @@ def ttft_by_length(run: RunLike) -> Figure | None:
     x_domain = parts.span((_x(b) for b in buckets), least=8)
     if x_domain is None or y_domain is None:
         return None
+    columns, width = parts.grid(len(shown))
     made = [
-        _panel(panel, x_domain, y_domain, left=i % COLUMNS == 0, foot=i + COLUMNS >= len(shown))
+        _panel(
+            panel,
+            x_domain,
+            y_domain,
+            width,
+            left=i % columns == 0,
+            foot=i + columns >= len(shown),
+        )
         for i, panel in enumerate(shown)
     ]
     failures = any(b.failed for b in buckets)
@@ -33,7 +40,7 @@ def ttft_by_length(run: RunLike) -> Figure | None:
         id="ttft-by-length",
         title="Time to first token against prompt length",
         takeaway=_sentence(summary),
-        spec=parts.finished(alt.concat(*made, columns=COLUMNS, spacing={"row": 34, "column": 18})),
+        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
         columns=("model", "workload", "prompt tokens", "n", "failed", "TTFT p50", "TTFT p90",
                  "TTFT p99", "quality"),
         rows=tuple(_rows(shown)),
@@ -54,11 +61,11 @@ def _panel(
     panel: Panel,
     x_domain: tuple[float, float],
     y_domain: tuple[float, float],
+    width: int,
     *,
     left: bool,
     foot: bool,
 ) -> Drawn:
-    width = (parts.WIDTH - parts.GUTTER - 18 - (COLUMNS - 1) * 18) // COLUMNS - 6
     ticks = [2.0**e for e in range(31) if x_domain[0] <= 2.0**e <= x_domain[1]]
     ticks = ticks[:: max(1, -(-len(ticks) // 6))]
     label = "datum.value >= 1024 ? format(datum.value / 1024, '~g') + 'Ki' : datum.value"
@@ -71,7 +78,7 @@ def _panel(
     if not foot:
         x_axis.values = ticks
     frame = (
-        alt.Chart(alt.InlineData(values=[{"x": x_domain[0], "y": y_domain[0]}]))
+        alt.Chart(parts.data([{"x": x_domain[0], "y": y_domain[0]}]))
         .mark_point(opacity=0)
         .encode(
             x=alt.X("x:Q", scale=parts.log_scale(x_domain), axis=x_axis),
@@ -98,22 +105,22 @@ def _series(group: Group, paint: str) -> list[Drawn]:
         base = alt.Chart(parts.data(found))
         layers += [
             base.mark_area(fill=paint, fillOpacity=0.14).encode(
-                x="x:Q", y=alt.Y("y:Q", stack=None), y2="y2:Q"
+                x=alt.X("x:Q"), y=alt.Y("y:Q", stack=None), y2=alt.Y2("y2")
             ),
             base.mark_line(stroke=paint, strokeWidth=1.4, strokeDash=[4, 3]).encode(
-                x="x:Q", y="y2:Q"
+                x=alt.X("x:Q"), y=alt.Y("y2:Q")
             ),
-            base.mark_line(stroke=paint, strokeWidth=1.8).encode(x="x:Q", y="y:Q"),
+            base.mark_line(stroke=paint, strokeWidth=1.8).encode(x=alt.X("x:Q"), y=alt.Y("y:Q")),
             base.mark_point(
                 shape="circle", size=34, fill=paint, fillOpacity=1, opacity=1,
                 stroke="var(--page, #fff)", strokeWidth=1,
-            ).encode(x="x:Q", y="y:Q"),
+            ).encode(x=alt.X("x:Q"), y=alt.Y("y:Q")),
         ]  # fmt: skip
     if failed:
         layers.append(
             alt.Chart(parts.data(failed))
             .mark_text(text="✕", fill=paint, fontSize=11, baseline="top")
-            .encode(x="x:Q", y=alt.value(2))
+            .encode(x=alt.X("x:Q"), y=parts.pixel_y(2))
         )
     return layers
 

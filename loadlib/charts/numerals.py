@@ -133,7 +133,9 @@ def interval(ends: Sequence[float] | None, unit: str) -> str:
     if unit == "ms" and math.isfinite(high):
         scale, name = (1000, "s") if high >= 10_000 else (1, "ms")
         return f"[{number(low / scale)}, {number(high / scale)}] {name}"
-    return f"[{value(low, unit)}, {value(high, unit)}]"
+    if unit.lower() in _SHARES | _RATES | _MONEY:
+        return f"[{value(low, unit)}, {value(high, unit)}]"
+    return f"[{number(low)}, {number(high)}] {unit}".rstrip()
 
 
 def tokens(amount: float) -> str:

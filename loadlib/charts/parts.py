@@ -6,7 +6,9 @@ a *panel* is a model, a *colour* is a workload, a *dash* is a clock or a percent
 
 from __future__ import annotations
 
+import json
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,13 +23,15 @@ from loadlib.summary import Gate, Group, Summary
 WIDTH = 1120
 """Drawn width of a figure in CSS pixels; the page scales it down where there is less room."""
 
+GUTTER = 66  # room for a labelled and titled y axis, px
+GUTTER_EXTENT = {"minExtent": 48, "maxExtent": 48}
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 """Okabe and Ito's colours, the fallbacks of the page's variables `--s1` … `--s7`."""
 
 Row = Mapping[str, Any]
 Drawn = Any
 """Some part of a chart: altair's own types end where `encode` begins."""
-Dash = Literal["solid", "dashed", "dotted", "dot", "diamond", "bar", "cross", "area"]
+Dash = Literal["solid", "dashed", "dotted", "dot", "diamond", "bar", "cross", "area", "span"]
 
 
 class HistogramLike(Protocol):
@@ -124,9 +128,16 @@ def workloads(groups: Iterable[Group]) -> list[str]:
 def short(text: str, limit: int = 34) -> str:
     """One printable line of at most `limit` characters, cut in the middle."""
     line = "".join(c if c.isprintable() else " " for c in text).strip()
-    if len(line) <= limit:
-        return line
-    return f"{line[: limit - limit // 3 - 1]}…{line[-(limit // 3) :]}"
+    if len(line) > limit:
+        line = f"{line[: limit - limit // 3 - 1]}…{line[-(limit // 3) :]}"
+    return isolated(line)
+
+
+def isolated(text: str) -> str:
+    """`text` so that right-to-left letters in it do not turn round what stands beside it."""
+    if any(unicodedata.bidirectional(c) in ("R", "AL", "AN") for c in text):
+        return f"\u2068{text}\u2069"
+    return text
 
 
 def group_label(group: Group, *, phase: bool = False) -> str:
@@ -200,12 +211,12 @@ def quantile(values: npt.NDArray[Any], counts: npt.NDArray[Any], p: float) -> fl
 
 
 def data(rows: Iterable[Row]) -> alt.InlineData:
-    """Inline data; numbers keep four digits, which is finer than a pixel."""
-    return alt.InlineData(
-        values=[
-            {k: _thin(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows
-        ]
-    )
+    """Inline data; numbers keep four digits, which is finer than a pixel.
+
+    Text until `finished` unpacks it: altair copies and hashes every value many times over.
+    """
+    thin = [{k: _thin(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    return alt.InlineData(values=json.dumps(thin))
 
 
 def _thin(number: float) -> float:
@@ -263,22 +274,34 @@ def axis(
     return alt.Axis(values=list(values), labelExpr=label, title=title, **more)
 
 
+def grid(count: int) -> tuple[int, int]:
+    """(columns, width of one panel) for `count` small multiples."""
+    columns = {1: 1, 2: 2, 4: 2}.get(count, 3)
+    return columns, (WIDTH - GUTTER - 34 - (columns - 1) * 18) // columns
+
+
 def hidden() -> alt.Axis:
     """The axis of a row whose ticks stand elsewhere: grid only."""
     return alt.Axis(labels=False, ticks=False, title=None, domain=False)
 
 
-GUTTER = 58  # room for a labelled and titled y axis, px
-GUTTER_EXTENT = {"minExtent": 42, "maxExtent": 42}
+def pixel_x(place: float) -> Drawn:
+    """A fixed place, px from the panel's left."""
+    return alt.XValue(place)  # type: ignore[no-untyped-call]
+
+
+def pixel_y(place: float) -> Drawn:
+    """A fixed place, px from the panel's top."""
+    return alt.YValue(place)  # type: ignore[no-untyped-call]
 
 
 def caption(text: str, width: int, x: int = 0) -> Drawn:
     """The name of a panel, above its left edge (a negative x: over the axis)."""
     return (
-        alt.Chart(alt.InlineData(values=[{"label": text}]))
+        alt.Chart(data([{"label": text}]))
         .mark_text(align="left", baseline="bottom", fontWeight=600, fontSize=12,
                    fill="currentColor", limit=width)
-        .encode(x=alt.value(x), y=alt.value(-5), text="label:N")
+        .encode(x=pixel_x(x), y=pixel_y(-5), text=alt.Text("label:N"))
     )  # fmt: skip
 
 
@@ -301,8 +324,9 @@ CONFIG: dict[str, Any] = {
 def finished(chart: Drawn) -> dict[str, Any]:
     """The complete specification as plain data."""
     spec: dict[str, Any] = chart.to_dict(validate=False)
+    spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
     spec["config"] = CONFIG
-    spec["background"] = None
+    spec["background"] = "transparent"
     spec["padding"] = {"left": 4, "right": 14, "top": 4, "bottom": 4}
     return spec
 

@@ -142,7 +142,7 @@ def _time_panel(
     if not last:
         x_axis.values = ticks
     frame = (
-        alt.Chart(alt.InlineData(values=[{"x": 0, "y": 0}]))
+        alt.Chart(parts.data([{"x": 0, "y": 0}]))
         .mark_point(opacity=0)
         .encode(
             x=alt.X("x:Q", scale=parts.linear_scale(seconds), axis=x_axis),
@@ -162,7 +162,7 @@ def _time_panel(
         layers += _mean_rule(windows, mean)
     labels = _phase_names(windows, drawn, seconds) if first else []
     return alt.layer(
-        frame, *layers, *labels, parts.caption(parts.short(lane.model), drawn, -38)
+        frame, *layers, *labels, parts.caption(parts.short(lane.model), drawn, -56)
     ).properties(width=drawn, height=ROW_HEIGHT)
 
 
@@ -177,7 +177,7 @@ def _area(floor: Any, top: Any, width: int, seconds: int, series: int) -> Drawn:
         alt.Chart(parts.data(rows))
         .mark_area(interpolate="step-after", fill=paint, fillOpacity=0.45, stroke=paint,
                    strokeWidth=0.6)
-        .encode(x="x:Q", y=alt.Y("y:Q", stack=None), y2="y2:Q")
+        .encode(x=alt.X("x:Q"), y=alt.Y("y:Q", stack=None), y2=alt.Y2("y2"))
     )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _shades(windows: list[Window], high: float) -> list[Drawn]:
     return [
         alt.Chart(parts.data(rows))
         .mark_rect(fill="currentColor", fillOpacity=0.12)
-        .encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q")
+        .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"), y2=alt.Y2("y2"))
     ]
 
 
@@ -200,7 +200,7 @@ def _mean_rule(windows: list[Window], mean: float) -> list[Drawn]:
     return [
         alt.Chart(parts.data([row]))
         .mark_rule(stroke="currentColor", strokeDash=[4, 3], strokeWidth=1, opacity=0.8)
-        .encode(x="x:Q", x2="x2:Q", y="y:Q")
+        .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"))
     ]
 
 
@@ -218,7 +218,7 @@ def _phase_names(windows: list[Window], drawn: int, seconds: int) -> list[Drawn]
     return [
         alt.Chart(parts.data(rows))
         .mark_text(fontSize=11, baseline="bottom", fill="currentColor", opacity=0.7)
-        .encode(x="x:Q", y=alt.value(-5), text="label:N")
+        .encode(x=alt.X("x:Q"), y=parts.pixel_y(-5), text=alt.Text("label:N"))
     ]
 
 
@@ -234,7 +234,7 @@ def _side_panel(inside: Any, high: float, *, last: bool) -> Drawn:
     ]
     ticks = [0.0, most]
     frame = (
-        alt.Chart(alt.InlineData(values=[{"x": 0, "y": 0}]))
+        alt.Chart(parts.data([{"x": 0, "y": 0}]))
         .mark_point(opacity=0)
         .encode(
             x=alt.X("x:Q", scale=parts.linear_scale(most), axis=parts.axis(
@@ -249,7 +249,7 @@ def _side_panel(inside: Any, high: float, *, last: bool) -> Drawn:
         [
             alt.Chart(parts.data(rows))
             .mark_rect(fill="currentColor", fillOpacity=0.4)
-            .encode(x="x:Q", x2="x2:Q", y="y:Q", y2="y2:Q")
+            .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"), y2=alt.Y2("y2"))
         ]
         if rows
         else []

@@ -22,6 +22,7 @@ from loadlib.charts.numerals import (
     usd,
     value,
 )
+from loadlib.charts.parts import isolated
 from loadlib.redact import redact
 
 NAME_LIMIT = 80  # characters of a model, workload or run name
@@ -30,7 +31,7 @@ TEXT_LIMIT = 300  # characters of a message
 
 def name(text: object) -> str:
     """A name from a scenario: one line, no controls, no keys, not long."""
-    return redact(str(text), limit=NAME_LIMIT)
+    return isolated(redact(str(text), limit=NAME_LIMIT))
 
 
 def line(text: object, limit: int = TEXT_LIMIT) -> str:

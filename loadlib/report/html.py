@@ -108,6 +108,7 @@ def swatch(key: Key) -> Markup:
         "dotted": '<path d="M1 6H25" stroke="{p}" stroke-width="2" stroke-dasharray="1 3"/>',
         "area": '<rect x="1" y="1.5" width="24" height="9" rx="1.5" fill="{p}" fill-opacity=".45" '
         'stroke="{p}"/>',
+        "span": '<rect x="5" y="0" width="16" height="12" fill="var(--bad)" fill-opacity=".2"/>',
         "dot": '<circle cx="13" cy="6" r="3.6" fill="{p}"/>',
         "diamond": '<path d="M13 1.4 17 6 13 10.6 9 6Z" fill="{p}"/>',
         "bar": '<path d="M5 6H21" stroke="{p}" stroke-width="3.5"/>',

@@ -13,7 +13,9 @@ from loadlib.charts import Figure
 _ROOT = re.compile(r"<svg[^>]*?viewBox=\"([^\"]+)\"[^>]*>")
 _TAG = re.compile(r"<[^>]*>")
 _CLIP = re.compile(r"\bclip\d+")
-_EMPTY = re.compile(r"<path[^>]* d=\"(?:M0,0h0v0h0Z)?\"[^>]*/>")
+_EMPTY = re.compile(
+    r"<path[^>]* d=\"(?:M0,0h0v0h0Z)?\"[^>]*/>|<rect[^>]* fill=\"transparent\"[^>]*/>"
+)
 _IDLE = re.compile(
     r" (?:class|pointer-events|role|aria-hidden|aria-roledescription)=\"[^\"]*\""
     r"| (?:opacity|stroke-opacity|fill-opacity)=\"1\""

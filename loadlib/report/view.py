@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadlib.charts import parts
 from loadlib.charts.ladder import sentence
@@ -163,8 +163,8 @@ def tiles(summary: Summary) -> list[Tile]:
     return [
         Tile("Requests ok", f.count(ok), f"of {f.count(total)}; {', '.join(filter(None, lost))}"),
         _lowest(summary, "Goodput", [(g.goodput.share, g) for g in groups], "share"),
-        _highest(summary, "TTFT p50", [(_stat(g, "ttft", "p50"), g) for g in groups], "ms"),
-        _highest(summary, "TTFT p99", [(_stat(g, "ttft", "p99"), g) for g in groups], "ms"),
+        _slowest(summary, "p50"),
+        _slowest(summary, "p99"),
         _lowest(
             summary,
             "Tokens/s per user",
@@ -185,10 +185,13 @@ def _known(found: Sequence[tuple[float | None, Group]]) -> list[tuple[float, Gro
     return [(value, group) for value, group in found if value is not None]
 
 
-def _highest(
-    summary: Summary, label: str, found: list[tuple[float | None, Group]], unit: str
-) -> Tile:
-    return _extreme(summary, label, sorted(_known(found), key=lambda v: -v[0]), unit)
+def _slowest(summary: Summary, stat: str) -> Tile:
+    known = _known([(_stat(g, "ttft", stat), g) for g in measured(summary)])
+    ranked = sorted(known, key=lambda found: -found[0])
+    tile = _extreme(summary, f"TTFT {stat}", ranked, "ms")
+    if not ranked or ranked[0][1].metrics["ttft"].n >= FLOORS[stat]:
+        return tile
+    return replace(tile, value=f"{tile.value} †")
 
 
 def _lowest(
@@ -275,11 +278,19 @@ def _gate_row(summary: Summary, gate: Gate) -> GateRow:
         observed=f.value(gate.observed, gate.unit),
         interval=f.interval(gate.ci95, gate.unit),
         limit=("≥ " if lower_bound(gate) else "< ") + f.value(gate.limit, gate.unit),
-        margin=f.UNKNOWN if inside is None else f"{inside * 100:+.0f} %".replace("-", "−"),
+        margin=_signed_share(inside),
         n=f.count(gate.n),
         note="; ".join(filter(None, notes)),
         bar=_bar(gate),
     )
+
+
+def _signed_share(value: float | None) -> str:
+    if value is None:
+        return f.UNKNOWN
+    if abs(value) >= 10:
+        return f"{'−' if value < 0 else '+'}{f.number(abs(value))}×"
+    return f"{value * 100:+.0f} %".replace("-", "−")
 
 
 def _bar(gate: Gate) -> tuple[float, float | None, float | None] | None:
