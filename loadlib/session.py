@@ -15,6 +15,7 @@ from loadlib import scenario as scenarios
 from loadlib import scenario_yaml
 from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
+from loadlib.redact import redact
 from loadlib.scenario import Phase, Scenario
 from loadlib.schedule import Shard, share
 from loadlib.workloads import Workload, build
@@ -158,6 +159,17 @@ class Session:
             self.scenario, self.models, self.workloads, custom,
             {name: Crew(weights) for name, weights in crews.items()}, restricted,
         )  # fmt: skip
+
+
+def override_pairs(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
+    """`--set KEY=VALUE` as (key, value). Raises UsageError for one without `=`."""
+    pairs = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--set {redact(text, limit=100)}: expected KEY=VALUE")
+        pairs.append((key, value))
+    return tuple(pairs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

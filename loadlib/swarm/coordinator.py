@@ -84,7 +84,6 @@ class Coordinator:
         self._aborted: str | None = None
         self._signal: ExitCode | None = None
         self._all_done = Event()
-        self._write_errors = 0
         self.ended = Event()
         self._ending = False
 
@@ -172,7 +171,7 @@ class Coordinator:
         ending = Ending(
             aborted=self._aborted,
             signal=self._signal,
-            recorder_errors=len(self._writer.problems),
+            recorder_errors=int(not self._writer.flush()),
             allow_unhealthy=self._allow_unhealthy,
         )
         return conclude(

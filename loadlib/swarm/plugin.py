@@ -5,6 +5,7 @@ Works the same under `loadlib run` and plain `locust -f`: both come through Locu
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
@@ -16,16 +17,24 @@ from typing import Any
 
 import gevent
 from locust import events
+from locust import main as locust_main
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 from locust.user.task import filter_tasks_by_tags
 from rich.console import Console
 
-from loadlib import report
+from loadlib import gates, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
 from loadlib.report import terminal
 from loadlib.schedule import Shard
-from loadlib.session import Choice, Plan, Session, crew_notices, open_session
+from loadlib.session import (
+    Choice,
+    Plan,
+    Session,
+    crew_notices,
+    open_session,
+    override_pairs,
+)
 from loadlib.summary import Summary
 from loadlib.swarm import webtab
 from loadlib.swarm.coordinator import Coordinator
@@ -64,15 +73,9 @@ def add_options(parser: Any) -> None:
 
 def choice_of(options: Any) -> Choice:
     """The scenario that Locust's command line chooses."""
-    pairs = []
-    for text in options.set or ():
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise UsageError(f"--set {text[:100]}: expected KEY=VALUE")
-        pairs.append((key, value))
     return Choice(
         file=options.scenario or None,
-        overrides=tuple(pairs),
+        overrides=override_pairs(options.set or ()),
         models=tuple(options.model or ()),
         base_url=options.base_url,
         rate=options.rate,
@@ -81,6 +84,26 @@ def choice_of(options: Any) -> Choice:
         requests=options.requests,
         seed=options.seed,
     )
+
+
+_last_folder: list[Path] = []  # of this process; what `loadlib run --json` prints from
+
+
+def last_folder() -> Path | None:
+    """The run folder finished last by this process, if it coordinated a run."""
+    return _last_folder[-1] if _last_folder else None
+
+
+def run_locust(arguments: list[str]) -> int:
+    """Call Locust's own `main` with these arguments; returns its exit code."""
+    before, sys.argv = sys.argv, ["locust", *arguments]
+    try:
+        locust_main.main()  # type: ignore[no-untyped-call]
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    finally:
+        sys.argv = before
+    return 0
 
 
 class Plugin:
@@ -99,10 +122,13 @@ class Plugin:
         self.verdict: Summary | None = None
         if self.options.loadlib_argv:
             logging.getLogger("locust.stats_logger").disabled = True
+        # One line a request says nothing that the run folder does not, and costs CPU.
+        logging.getLogger("httpx2").setLevel(logging.WARNING)
         self._listen()
         if not isinstance(runner, WorkerRunner):
             self._prepare_target()
             self._size()
+        self._opened = self.session
         if web_ui is not None:
             webtab.install(self, web_ui)
 
@@ -150,6 +176,15 @@ class Plugin:
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
         session.notices += crew_notices(session, plan)
         client.close()
+        self._announce()
+
+    def _announce(self) -> None:
+        """Before the first request: what was skipped, what applies, which gates lack samples."""
+        session = self.session
+        scenario = session.scenario
+        short = gates.remedies(scenario.objectives, gates.planned(scenario, session.serves))
+        for line in (*session.skipped, *session.notices, *(() if session.free else short)):
+            sys.stderr.write(f"! {line}\n")
 
     def _size(self) -> None:
         """As many users as the phases can ever need at once; arrivals are what moves them."""
@@ -175,6 +210,8 @@ class Plugin:
         on.test_stopping.add_listener(self._on_test_stopping)
         on.quitting.add_listener(self._on_quitting)
         gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
+        hub = gevent.get_hub()  # Ctrl-C is a way to end a run, not an error worth a traceback
+        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
         message = self.runner.register_message
         if isinstance(self.runner, WorkerRunner):
             message("loadlib_start", self._on_start_message)
@@ -190,6 +227,8 @@ class Plugin:
     def _on_test_start(self, **_kwargs: Any) -> None:
         if isinstance(self.runner, WorkerRunner):
             return  # waits for loadlib_start
+        # Each Start…Stop has its own record, so what one run adds must not reach the next.
+        self.session = copy.copy(self._opened)
         plan = self.session.plan(self.user_classes)
         try:
             self.coordinator = coordinator = Coordinator(
@@ -238,6 +277,7 @@ class Plugin:
 
     def _on_quitting(self, **_kwargs: Any) -> None:
         """Ctrl-C and SIGTERM come here, before Locust's own listeners stop anything."""
+        gevent.sleep(0)  # lets the other listener of a SIGTERM say that it was one
         running = self.coordinator is not None and not self.coordinator.ended.is_set()
         if self.coordinator is not None and running:
             stopped_by = ExitCode.SIGTERM if self._term else ExitCode.SIGINT
@@ -312,6 +352,7 @@ class Plugin:
         if self._progress is not None:
             self._progress.stop()
         self.verdict = summary
+        _last_folder.append(folder)
         if not self.session.free or summary.verdict.status in ("interrupted", "aborted"):
             self.environment.process_exit_code = summary.verdict.exit_code
         try:

