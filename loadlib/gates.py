@@ -6,7 +6,7 @@ requests that failed or were dropped are among those, so that shedding load neve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -59,13 +59,13 @@ def evaluate(
     objectives: Sequence[Objective],
     source: Histograms,
     *,
-    error_ms: float = 0.0,
+    error_ms: Callable[[Objective, Group], float] = lambda _objective, _group: 0.0,
 ) -> tuple[Gate, ...]:
     """One gate per objective and matching measure group, in the order of the objectives.
 
     An objective that matches nothing gives one inconclusive gate. Per-request objectives are no
     gates: they make goodput. Without any error_rate gate the default applies. A latency gate
-    that an error of `error_ms` (`health.error_bound_ms`) could flip is inconclusive.
+    that an error of `error_ms` could flip is inconclusive.
     """
     measured = [group for group in groups if group.kind == "measure"]
     wanted = [(objective, False) for objective in objectives if not objective.per_request]
@@ -75,7 +75,7 @@ def evaluate(
     for objective, default in wanted:
         matching = [group for group in measured if objective.covers(group.model, group.workload)]
         for group in matching:
-            finding = _judge(objective, group, source, error_ms)
+            finding = _judge(objective, group, source, error_ms(objective, group))
             gates.append(_gate(objective, group, finding, default=default))
         if not matching:
             nothing = _nothing("no measured group in this scope")

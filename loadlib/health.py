@@ -45,16 +45,6 @@ def worst(checks: list[HealthCheck]) -> CheckStatus:
     return max((check.status for check in checks), key=_SEVERITY.index, default="ok")
 
 
-def error_bound_ms(readings: Readings) -> float:
-    """By how much a latency may be off, ms: the lags of the stamps, unknown ones as 0.
-
-    Arrival lag is no part of it: the response clock begins at the intended start, so that a
-    late request is a slow one, whoever made it late.
-    """
-    lags = (readings.hub_lag_p99_ms, readings.reader_lag_p99_ms)
-    return max((lag for lag in lags if lag is not None), default=0.0)
-
-
 def arrival_lag(readings: Readings) -> HealthCheck | None:
     """Requests must leave when the schedule says so; in a closed loop there is no such time."""
     value = readings.arrival_lag_p99_ms
