@@ -99,7 +99,11 @@ class Dispatcher:
         Raises:
             Closed: the run is over.
         """
-        queue = self.queues[user_class]
+        queue = self.queues.get(user_class)
+        if queue is None:  # nothing in the scenario is for this class: it waits for the end
+            if self.drained.is_set():
+                raise Closed
+            queue = self.queues[user_class] = Queue()
         while True:
             arrival: Arrival | None = queue.get()
             if arrival is None:
