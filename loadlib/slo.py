@@ -210,19 +210,22 @@ def bounds(objectives: Iterable[Objective], model: str, workload: str) -> tuple[
     """What one request of the group must meet to be good.
 
     The per-request objectives in scope; without any, the limits of the latency gates in scope
-    (their statistic dropped); with neither, nothing: goodput is then unknown.
+    (their statistic dropped, the loosest of each metric: half of the requests may lie over the
+    limit of a p50 by its own words); with neither, nothing: goodput is then unknown.
     """
     mine = [objective for objective in objectives if objective.covers(model, workload)]
     own = tuple(objective for objective in mine if objective.per_request)
     if own:
         return own
-    seen: dict[tuple[str, str, float], Objective] = {}
+    loosest: dict[str, Objective] = {}
     for gate in mine:
         if gate.latency:
             text = f"{gate.metric} {gate.op} {gate.text.rsplit(gate.op, 1)[1].strip()}"
             bound = Objective(gate.scope, gate.metric, None, gate.op, gate.limit, gate.unit, text)
-            seen.setdefault((gate.metric, gate.op, gate.limit), bound)
-    return tuple(seen.values())
+            known = loosest.setdefault(gate.metric, bound)
+            if gate.limit > known.limit:
+                loosest[gate.metric] = bound
+    return tuple(loosest.values())
 
 
 def undecidable(

@@ -149,7 +149,7 @@ def lines(*texts):
         (["chat: ttft < 1s, tpot < 50ms"], ["ttft < 1s", "tpot < 50ms"], "objectives as they are"),
         (["chat: ttft < 1s, e2e.p99 < 9s"], ["ttft < 1s"], "objectives leave gates aside"),
         (["chat: ttft.p99 < 1s, ttft.p50 < 1s"], ["ttft < 1s"], "one limit once"),
-        (["chat: ttft.p99 < 2s, ttft.p50 < 1s"], ["ttft < 2s", "ttft < 1s"], "both must hold"),
+        (["chat: ttft.p50 < 1s, ttft.p99 < 2s"], ["ttft < 2s"], "half may lie over a p50's limit"),
         (["all: ttft.p99 < 1s", "long: e2e.p50 < 9s"], ["ttft < 1s"], "only what is in scope"),
         (["chat: icl.p99 < 50ms, error_rate < 1%"], [], "a gap or a share is not of a request"),
         ([], [], "nothing said"),
