@@ -37,6 +37,9 @@ from loadlib.transport import (
 )
 from loadlib.wire import Deadlines
 
+Sdk = openai.OpenAI
+"""For those who hand the SDK on; they need not import it."""
+
 PLACEHOLDER_KEY = "none"  # the SDK insists on a key; servers without authentication ignore it
 
 

@@ -10,12 +10,11 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
-import openai
 from locust import User, task
 from locust.exception import StopUser
 
 from loadlib.answer import Answer
-from loadlib.client import Call
+from loadlib.client import Call, Sdk
 from loadlib.errors import UsageError
 from loadlib.prompt import Check, Message, Prompt
 from loadlib.sample import Outcome, Sample
@@ -151,7 +150,7 @@ class LLMMixin:
         self.worker: Worker = environment.loadlib.worker
         self.llm = LLM(self)
         self._arrival: Arrival | None = None
-        self._sdks: dict[str, openai.OpenAI] = {}
+        self._sdks: dict[str, Sdk] = {}
         known = list(self.worker.session.models)
         mine = [name for name in self.models if name in known] or known
         self._own_model = mine[next(_turn) % len(mine)]
@@ -173,7 +172,7 @@ class LLMMixin:
         return self._arrival.call.model
 
     @property
-    def openai(self) -> openai.OpenAI:
+    def openai(self) -> Sdk:
         """The SDK, measured as it is used; bytes are handed on as they come."""
         model = self.model
         if model not in self._sdks:

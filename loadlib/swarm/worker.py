@@ -14,12 +14,11 @@ from typing import Any
 
 import gevent
 import msgspec
-import openai
 from gevent.event import Event
 
 from loadlib.answer import Answer
 from loadlib.catalog import Model
-from loadlib.client import Call, Client, Prepared
+from loadlib.client import Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
 from loadlib.prompt import Prompt
 from loadlib.recorder import Interval, Recorder
@@ -219,7 +218,7 @@ class Worker:
         )
         return self.plan.workloads[workload].prompt(self.session.models[model], next(numbers))
 
-    def live(self, model: Model, begin: Callable[[], Call]) -> openai.OpenAI:
+    def live(self, model: Model, begin: Callable[[], Call]) -> Sdk:
         """The SDK for a user's own code."""
         return self.client.live(model, begin)
 
