@@ -23,10 +23,14 @@ ROOT = PACKAGE.parent
 
 # Words: no I/O, no clock. Record and plan. Judgement, pure. Adapters, with side effects. Edge.
 LAYERS: tuple[str, ...] = (
-    "errors sample prompt metrics histogram binomial redact hlog schedule slo health engine "
-    "summary tape sse answer admission units",
-    "recorder summarise run rows folder provenance recover scenario scenario_fields "
-    "scenario_spec scenario_yaml catalog tokens workloads guard session",
+    (
+        "errors sample prompt metrics histogram binomial redact hlog schedule slo health engine "
+        "summary tape sse answer admission units"
+    ),
+    (
+        "recorder summarise run rows folder provenance recover scenario scenario_fields "
+        "scenario_spec scenario_yaml catalog tokens workloads guard session"
+    ),
     "gates verdict expectations compare conclude charts",
     "swarm client transport wire simulator report",
     "cli",
@@ -216,7 +220,7 @@ def test_nothing_below_the_adapters_loads_the_network():
         for path in INSIDE
         if LAYER[unit(module(path))] <= 1 or unit(module(path)) == "cli"
     ]
-    judging = "gates verdict expectations compare conclude".split()
+    judging = ["gates", "verdict", "expectations", "compare", "conclude"]
     names = ", ".join([*low, *(f"loadlib.{name}" for name in judging)])
     assert loaded_by(f"import {names}") == []
 
