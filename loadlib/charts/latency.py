@@ -48,7 +48,15 @@ def _ridge(run: RunLike, metric: str, title: str, figure_id: str) -> Figure | No
         return None
     domain = _to_octave(_with_limits(summary, shown, metric, domain))
     rows = [
-        _ridge_row(summary, panel, metric, counted, domain, last=panel is shown[-1])
+        _ridge_row(
+            summary,
+            panel,
+            metric,
+            counted,
+            domain,
+            first=panel is shown[0],
+            last=panel is shown[-1],
+        )
         for panel in shown
     ]
     middle = parts.stat_range(summary, metric, "p50")
@@ -112,6 +120,7 @@ def _ridge_row(
     counted: dict[int, Any],
     domain: tuple[float, float],
     *,
+    first: bool,
     last: bool,
 ) -> Drawn:
     row = CATALOGUE[metric]
@@ -131,11 +140,9 @@ def _ridge_row(
         peak = max(peak, float(shares.max()))
         layers.append(_ridge_area(parts.colour(series), edges, shares))
         marks += _stat_marks(parts.colour(series), group, metric)
-        layers += [
-            _limit_rule(series, gate.limit)
-            for _, gate in parts.gates_on(summary, group, metric)
-            if domain[0] <= gate.limit <= domain[1]
-        ]
+        for stat, gate in parts.gates_on(summary, group, metric):
+            if domain[0] <= gate.limit <= domain[1]:
+                layers += _limit(series, gate.limit, stat if first else "")
     x_axis = parts.axis(parts.log_ticks(*domain), label, title) if last else parts.hidden()
     if not last:
         x_axis.values = parts.log_ticks(*domain)
@@ -194,12 +201,17 @@ def _stat_marks(paint: str, group: Group, metric: str) -> list[Drawn]:
     ]  # fmt: skip
 
 
-def _limit_rule(series: int, limit: float) -> Drawn:
-    return (
-        alt.Chart(parts.data([{"x": limit}]))
-        .mark_rule(stroke=parts.colour(series), strokeDash=[5, 3], strokeWidth=1.4)
-        .encode(x=alt.X("x:Q"))
+def _limit(series: int, limit: float, label: str) -> list[Drawn]:
+    """The limit of a gate, named above the first row."""
+    paint = parts.colour(series)
+    base = alt.Chart(parts.data([{"x": limit, "label": f"gate {label}".replace("_", ".")}]))
+    rule = base.mark_rule(stroke=paint, strokeDash=[5, 3], strokeWidth=1.4).encode(x=alt.X("x:Q"))
+    if not label:
+        return [rule]
+    name = base.mark_text(fill=paint, fontSize=10.5, baseline="bottom").encode(
+        x=alt.X("x:Q"), y=parts.pixel_y(-4), text=alt.Text("label:N")
     )
+    return [rule, name]
 
 
 def _ridge_table(

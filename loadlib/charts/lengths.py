@@ -12,6 +12,7 @@ from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
 from loadlib.summary import Group, LengthBucket, Summary
 
 HEIGHT = 180
+WIDE = 4  # a range of lengths at least this many times its start says something
 
 
 def ttft_by_length(run: RunLike) -> Figure | None:
@@ -133,12 +134,14 @@ def _sentence(summary: Summary) -> str:
         if len(known) < 2:
             continue
         first, last = known[0], known[-1]
+        if (last.tokens_p50 or 0) < max(WIDE * (first.tokens_p50 or 0), 1000):
+            continue
         added = ((last.ttft_p50 or 0) - (first.ttft_p50 or 0)) / (
             ((last.tokens_p50 or 0) - (first.tokens_p50 or 0)) / 1000
         )
         growth.append((added, group, first, last))
     if not growth:
-        return "Every prompt had about the same length, so its effect cannot be seen here."
+        return "Prompt lengths differ too little for their effect to be seen."
     several = parts.ladder(summary)
     worst = max(growth, key=lambda g: g[0])
     _, group, first, last = worst

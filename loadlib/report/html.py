@@ -51,6 +51,7 @@ def render(run: RunLike) -> str:
         icons=words.STATUS_ICONS,
         summary=summary,
         groups=view.measured(summary),
+        warmups=[group for group in summary.groups if group.kind == "warmup"],
         several=view.several_phases(summary),
         head=view.headline(summary),
         facts=facts(summary),

@@ -1,0 +1,494 @@
+"""Pages: complete, self-contained, safe against what stands in a run, and stable."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+from altair.utils.schemapi import debug_mode
+from record_samples import KEY, MS, events, sample
+from report_fixtures import FIXTURES, SPEEDS, build, gate, judged
+from rich.cells import cell_len
+from rich.console import Console
+
+from loadlib import report
+from loadlib import run as runs
+from loadlib.compare import compare
+from loadlib.metrics import CATALOGUE
+from loadlib.recorder import Recorder, Totals
+from loadlib.report import html, junit, markdown, terminal, view
+from loadlib.report.words import STATUS_ICONS
+from loadlib.sample import Outcome
+from loadlib.summarise import Window, summarise
+from loadlib.summary import Comparison, Health, HealthCheck, Summary, Verdict
+
+HERE = Path(__file__).parent
+NAMES = sorted(FIXTURES)
+UPDATE = os.environ.get("LOADLIB_UPDATE_GOLDEN") == "1"
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a test wants to know of a page; fails on tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self._open, f"</{tag}> closes nothing"
+        assert self._open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def pages():
+    return {name: html.render(make()) for name, make in FIXTURES.items()}
+
+
+@pytest.fixture(autouse=True)
+def _unchecked():
+    with debug_mode(False):
+        yield
+
+
+# — the page ———————————————————————————————————————————————————————————————————
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_is_well_formed_and_every_id_is_unique(pages, name):
+    page = Page(pages[name])
+    assert len(page.ids) == len(set(page.ids))
+    targets = [a["href"][1:] for a in page.all("a") if a.get("href", "").startswith("#")]
+    assert set(targets) <= set(page.ids)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_loads_nothing_and_runs_nothing(pages, name):
+    text = pages[name]
+    page = Page(text)
+    policy = [a["content"] for a in page.all("meta") if "http-equiv" in a]
+    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not page.all("img")
+    addresses = set(re.findall(r"https?://[^\s\"'<)]+", text))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://127.0.0.1:8400"}
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
+    assert "@import" not in text
+    assert "url(" not in text.replace("url(#", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_stays_small(pages, name):
+    assert len(pages[name].encode()) < 800_000
+
+
+@pytest.mark.parametrize("name", ["full", "steps", "many", "hostile"])
+def test_charts_have_names_and_data_tables(pages, name):
+    page = Page(pages[name])
+    charts = [a for a in page.all("svg") if a.get("role") == "img"]
+    figures = page.all("figure")
+    assert len(charts) == len(figures) >= 5
+    for chart in charts:
+        assert all(target in page.ids for target in chart["aria-labelledby"].split())
+    assert sum("data" in (a.get("class") or "").split() for a in page.all("details")) == len(
+        figures
+    )
+    assert len(page.all("title")) == len(figures) + 1
+
+
+def test_charts_follow_the_page_in_the_dark(pages):
+    assert 'fill="currentColor"' in pages["full"]
+    assert "var(--s1, #0072B2)" in pages["full"]
+    assert 'fill="white"' not in pages["full"]
+
+
+def test_headings_do_not_skip_a_level(pages):
+    levels = [int(tag[1]) for tag, _ in Page(pages["full"]).tags if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_the_glossary_has_every_metric_with_its_formula(pages):
+    text = "".join(Page(pages["full"]).text)
+    for row in CATALOGUE.values():
+        assert row.name in text
+        assert row.formula in text
+
+
+def test_what_stands_in_a_run_is_text_and_nothing_else(pages):
+    text = pages["hostile"]
+    assert "<img" not in text
+    assert "alert(1)>" not in text
+    assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "\u202e" not in text
+    assert "\x07" not in text
+    assert "abcdefgh12345678" not in text  # a bearer token in an error message
+    assert "x" * 400 not in text
+
+
+def test_status_is_said_with_a_word_and_a_shape(pages):
+    for status in ("pass", "fail", "inconclusive"):
+        assert f'aria-hidden="true">{STATUS_ICONS[status]}</span>{status}</span>' in pages["steps"]
+
+
+def test_a_run_of_nothing_says_so(pages):
+    text = "".join(Page(pages["nothing"]).text)
+    assert "no request was sent" in text
+    assert "No request was sent in a measure phase." in text
+    assert "The instrument was not healthy" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("full", "Measured against loadlib&#39;s own simulator"),
+        ("full", "long 8k … 128k skipped for gpt-4: window 8,192"),
+        ("interrupted", "The run was interrupted"),
+        ("interrupted", "Closed loop: users wait for each answer"),
+        ("interrupted", "queueing is not visible"),
+        ("steps", "gpt-4o passes at 6/s and fails at 12/s"),
+        ("all_failed", "timeout/first_token"),
+        ("all_failed", "no first token within 60 s"),
+        ("single", "†"),
+    ],
+)
+def test_page_says(pages, name, sentence):
+    assert sentence in pages[name]
+
+
+def test_an_unpriced_model_is_not_free(pages):
+    assert "unpriced" in pages["interrupted"]
+    assert "$0.00" not in pages["interrupted"]
+
+
+def test_the_same_run_makes_the_same_page(pages):
+    assert html.render(FIXTURES["small"]()) == pages["small"]
+
+
+def test_golden_page(tmp_path):
+    """The page of a small run, pictures left out: their text metrics differ by machine."""
+    made = tmp_path / "page.html"
+    command = [sys.executable, str(HERE / "report_fixtures.py"), "small", str(made)]
+    subprocess.run(command, check=True)
+    text = re.sub(r'(<svg xmlns[^>]*aria-labelledby="([\w-]+)-t[^>]*>).*?</svg>',
+                  r"<svg>\2</svg>", made.read_text(encoding="utf-8"), flags=re.DOTALL)  # fmt: skip
+    golden = HERE / "golden" / "report-small.html"
+    if UPDATE:
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8"), "LOADLIB_UPDATE_GOLDEN=1 accepts the change"
+
+
+# — judgement in words —————————————————————————————————————————————————————————
+
+
+def test_the_tightest_gate_is_named_when_all_pass():
+    head = view.headline(FIXTURES["passing"]().summary)
+    assert head.word == "PASS"
+    assert head.sentence.startswith("All 6 gates pass; the tightest is")
+    assert "goodput >= 95%" in head.sentence
+
+
+def test_failed_gates_come_first_and_the_worst_of_them_before_the_others():
+    rows = view.gate_rows(FIXTURES["steps"]().summary)
+    order = [row.status for row in rows]
+    assert order == sorted(order, key=["fail", "inconclusive", "pass"].index)
+    assert rows[0].observed == "3,549 ms"
+
+
+def test_margin_has_a_sign_and_knows_both_directions():
+    group = FIXTURES["passing"]().summary.groups[0]
+    below = gate(group, "ttft.p99 < 800ms", 1000.0, 800.0, "ms", "fail")
+    above = gate(group, "goodput >= 95%", 0.97, 0.95, "share", "pass")
+    nothing = gate(group, "error_rate < 0%", 0.0, 0.0, "share", "fail")
+    assert view.margin(below) == pytest.approx(-0.25)
+    assert view.margin(above) == pytest.approx(0.02105, abs=1e-4)
+    assert view.margin(nothing) is None
+
+
+def test_a_gate_without_a_group_shows_its_scope():
+    summary = FIXTURES["passing"]().summary
+    lone = msgspec.structs.replace(
+        summary.gates[0], model="", workload="", phase="", scope="vision"
+    )
+    summary = msgspec.structs.replace(summary, gates=(lone,))
+    assert view.gate_rows(summary)[0].where == "vision"
+    assert 'classname="loadlib.vision"' in junit.render(summary)
+
+
+def test_percentiles_below_their_floor_are_marked():
+    stats = FIXTURES["single"]().summary.groups[0].metrics["ttft"]
+    assert view.percentile(stats, "p50").endswith("†")
+    stats = FIXTURES["full"]().summary.groups[0].metrics["ttft"]
+    assert not view.percentile(stats, "p99").endswith("†")
+    assert view.percentile(None, "p99") == "–"
+
+
+def test_counting_adds_up_or_says_that_it_does_not():
+    summary = FIXTURES["full"]().summary
+    assert [holds for holds, _ in view.counting(summary)] == [True, True]
+    group = summary.groups[0]
+    odd = msgspec.structs.replace(group.requests, scheduled=group.requests.sent + 1)
+    broken = msgspec.structs.replace(group, requests=odd)
+    summary = msgspec.structs.replace(summary, groups=(broken, *summary.groups[1:]))
+    assert [holds for holds, _ in view.counting(summary)] == [False, True]
+
+
+def test_outcomes_without_a_cause_are_counted_too():
+    summary = FIXTURES["full"]().summary
+    group = msgspec.structs.replace(
+        summary.groups[0],
+        causes={"timeout/idle": 1},
+        outcomes={"ok": 5, "timeout": 2, "dropped": 3},
+    )
+    table = view.outcome_table(msgspec.structs.replace(summary, groups=(group,)))
+    assert table.columns == ("scheduled", "ok", "dropped", "timeout/idle", "timeout", "not ok")
+    assert table.rows[0][1][2:5] == ("3", "1", "1")
+
+
+def test_no_tile_pools_a_percentile_over_groups():
+    tile = {t.label: t for t in view.tiles(FIXTURES["full"]().summary)}["TTFT p99"]
+    assert tile.value == "4,330 ms †"
+    assert tile.detail == "worst, claude-3-haiku · long; best 323 ms"
+
+
+# — markdown ———————————————————————————————————————————————————————————————————
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_markdown_tables_are_tables(name):
+    text = markdown.render(FIXTURES[name]().summary)
+    assert text.startswith("## ")
+    assert len(text.encode()) <= markdown.LIMIT
+    for block in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
+        bars = {len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}
+        assert len(bars) == 1
+
+
+def test_markdown_of_hostile_strings_is_only_text():
+    text = markdown.render(FIXTURES["hostile"]().summary)
+    assert not re.search(r"(?<!\\)<(?!\S*`)\w", text.replace("\\\\", ""))
+    assert "abcdefgh12345678" not in text
+    assert markdown.text("- a *b* [c](d) <e> @f | $g$ `h` https://x.y www.z.de") == (
+        "\\- a \\*b\\* \\[c\\](d) \\<e> @\u2060f \\| \\$g\\$ \\`h\\` https\\://x.y www\\.z.de"
+    )
+
+
+def test_markdown_is_cut_and_says_so():
+    summary = FIXTURES["full"]().summary
+    notices = tuple(f"{i} {'n' * 250}" for i in range(2000))
+    text = markdown.render(msgspec.structs.replace(summary, notices=notices))
+    assert len(text.encode()) <= markdown.LIMIT
+    assert text.endswith("(cut here: the whole is in report.html)\n")
+
+
+def test_github_summary_is_appended_only_where_it_is_asked_for_and_fits(tmp_path):
+    summary = FIXTURES["passing"]().summary
+    assert report.append_github_summary(summary, {}) is None
+    target = tmp_path / "step.md"
+    target.write_text("before\n")
+    environ = {"GITHUB_STEP_SUMMARY": str(target)}
+    assert report.append_github_summary(summary, environ) == target
+    assert target.read_text().startswith("before\n## ✓ PASS: smoke")
+    target.write_text("x" * report.STEP_SUMMARY_LIMIT)
+    assert report.append_github_summary(summary, environ) is None
+    assert len(target.read_text()) == report.STEP_SUMMARY_LIMIT
+
+
+# — JUnit ——————————————————————————————————————————————————————————————————————
+
+
+def suite_of(summary: Summary) -> ET.Element:
+    suite = ET.fromstring(junit.render(summary).encode()).find("testsuite")
+    assert suite is not None
+    for name, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        assert int(suite.get(name)) == len(suite.findall(f"testcase/{tag}"))
+    assert int(suite.get("tests")) == len(suite.findall("testcase"))
+    return suite
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_junit_is_xml_and_counts_its_cases(name):
+    suite_of(FIXTURES[name]().summary)
+
+
+def test_a_failed_gate_says_everything_in_name_and_body():
+    suite = suite_of(FIXTURES["full"]().summary)
+    case = suite.find("testcase[failure]")
+    assert case.get("classname") == "loadlib.gpt-4.chat"
+    assert case.get("name") == "ttft.p99 < 800ms"
+    body = case.find("failure").text
+    assert "observed 1,084 ms" in body
+    assert "limit < 800 ms" in body
+    assert "n=538" in body
+
+
+def test_an_undecided_gate_is_skipped_and_phases_stand_in_the_name():
+    suite = suite_of(FIXTURES["steps"]().summary)
+    case = suite.find("testcase[skipped]")
+    assert "n 36 < 50 for p90" in case.find("skipped").get("message")
+    assert re.search(r"\[\d+/s\]$", case.get("name"))
+
+
+@pytest.mark.parametrize("status", ["aborted", "error", "interrupted"])
+def test_a_run_that_did_not_end_well_is_an_error(status):
+    run = judged(build("x", models={"gpt-4": SPEEDS["gpt-4"]}), status, ("the budget is spent",))
+    case = suite_of(run.summary).find("testcase[@classname='loadlib.run']")
+    assert case.find("error").text == "the budget is spent"
+
+
+def test_bad_health_is_an_error_with_its_remedy():
+    bad = HealthCheck(name="lost_samples", value=3, limit=0, status="bad", remedy="see the log")
+    summary = Summary(verdict=Verdict(status="inconclusive", exit_code=7),
+                      health=Health(status="bad", checks=(bad,)))  # fmt: skip
+    text = suite_of(summary).find("testcase/error").text
+    assert "lost samples 3, limit 0 see the log" in text
+
+
+def test_characters_that_xml_forbids_are_left_out():
+    run = FIXTURES["passing"]()
+    evil = msgspec.structs.replace(
+        run.summary.gates[0], status="fail", reason="\x00\x0b\ufffe\ud800é"
+    )
+    text = junit.render(msgspec.structs.replace(run.summary, gates=(evil,), name="a\x1bb"))
+    ET.fromstring(text.encode())
+    assert "é" in text
+
+
+# — terminal ———————————————————————————————————————————————————————————————————
+
+
+def shown(print_it, *arguments, width=80, **options) -> str:
+    out = io.StringIO()
+    print_it(*arguments, console=Console(file=out, width=width, highlight=False, **options))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_end_of_a_run_fits_the_terminal(name, width):
+    text = shown(terminal.print_summary, FIXTURES[name]().summary, width=width)
+    table = [line for line in text.splitlines() if not line.lstrip().startswith(("health", "✓ P"))]
+    assert "\x1b" not in text  # plain where nobody looks
+    heads = ("✗", "?", "◼", "✓")
+    assert all(cell_len(line) <= width for line in table if not line.startswith(heads))
+    assert "\x07" not in text
+
+
+def test_the_end_of_a_run_says_verdict_gates_and_where_the_report_is(tmp_path):
+    text = shown(terminal.print_summary, FIXTURES["full"]().summary, tmp_path)
+    assert "✗ FAIL  chat-and-128k · 6 models · 2 min 45 s · 3,600 requests" in text
+    assert re.search(r"✗  gpt-4 · chat +ttft.p99 < 800ms +1,084 ms +n=538", text)
+    assert "and 12 more, 12 of them pass" in text
+    assert f"report {tmp_path / 'report.html'}" in text
+
+
+def test_colour_only_on_a_terminal_and_without_no_color(monkeypatch):
+    summary = FIXTURES["passing"]().summary
+    assert "\x1b[" in shown(terminal.print_summary, summary, force_terminal=True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b[3" not in shown(terminal.print_summary, summary, force_terminal=True)
+
+
+def test_a_comparison_is_marked_indicative():
+    before, after = FIXTURES["passing"](), FIXTURES["full"]()
+    rows = compare(before, after)
+    text = shown(terminal.print_comparison, rows, width=120)
+    assert "ttft.p50" in text
+    assert "ndicative" in text
+    table = markdown.comparison(rows)
+    assert table.count("\n|") == len(rows) + 1
+    assert "ndicative" in table
+
+
+def test_a_comparison_shows_what_it_does_not_know():
+    row = Comparison(model="m", workload="w", phase="measure", metric="tpot", stat="p99", unit="ms",
+                     better="lower", before=None, after=12.0, before_ci95=None, after_ci95=(11, 13),
+                     ratio=None, direction="unclear")  # fmt: skip
+    text = shown(terminal.print_comparison, [row], width=120)
+    assert re.search(r"\? unclear +m · w +tpot.p99 +– +12 ms \[11, 13\] ms +–", text)
+    assert "Nothing to compare" in shown(terminal.print_comparison, [])
+
+
+# — a run folder ———————————————————————————————————————————————————————————————
+
+
+def folder_of(tmp_path: Path) -> Path:
+    recorder, totals = Recorder(0), Totals()
+    for i in range(60):
+        recorder.scheduled(KEY, i * 100 * MS)
+        bad = i % 20 == 0
+        outcome = Outcome.TIMEOUT if bad else Outcome.OK
+        one = sample(outcome, at=i * 100, ttft=100 + i, index=i,
+                     **({"cause": "idle", "error": "no data for 30 s"} if bad else {}))  # fmt: skip
+        recorder.add(one, () if bad else events(one))
+    interval = recorder.drain(20_000 * MS)
+    writer = runs.RunWriter.create(tmp_path, "version: 1\n", "t", ("loadlib", "run"))
+    writer.append(interval)
+    totals.merge(interval)
+    window = Window(phase="measure", start_ns=0, end_ns=6_000 * MS, load="constant 10/s",
+                    rates={"m": 10.0})  # fmt: skip
+    groups = summarise(totals, list(writer.samples()), [window], pairs=[("m", "chat")])
+    summary = Summary(name="t", verdict=Verdict(status="pass"), groups=groups,
+                      health=Health(status="ok"))  # fmt: skip
+    return writer.finish(summary, "complete", totals, [window])
+
+
+def test_a_run_folder_gets_its_pages_and_their_hashes(tmp_path):
+    folder = folder_of(tmp_path)
+    paths = report.write(folder)
+    assert [path.name for path in paths] == ["report.html", "summary.md", "junit.xml"]
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert {"ttft-histogram", "ttft-percentiles", "system-throughput"} <= set(page.ids)
+    assert "timeout/idle" in text
+    assert "loadlib run" in text
+    manifest = runs.load(folder).manifest
+    assert set(manifest["files"]) >= {"report.html", "summary.md", "junit.xml", "summary.json"}
+    ET.fromstring((folder / "junit.xml").read_bytes())
+
+
+def test_a_report_can_be_made_again_and_is_the_same(tmp_path):
+    folder = folder_of(tmp_path)
+    before = [path.read_bytes() for path in report.write(folder)]
+    assert [path.read_bytes() for path in report.write(runs.load(folder))] == before
+
+
+def test_a_killed_run_gets_a_report_too(tmp_path):
+    folder = folder_of(tmp_path)
+    for name in ("summary.json", "timeseries.csv"):
+        (folder / name).unlink()
+    report.write(folder)
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "INTERRUPTED" in text
+    assert 'id="ttft-histogram"' in text
