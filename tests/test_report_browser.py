@@ -94,11 +94,13 @@ def test_no_text_of_a_chart_is_clipped(open_page, name):
     assert clipped == []
 
 
+SCROLLED = """() => [...document.querySelectorAll('.scroll')]
+    .filter(box => box.scrollWidth > box.clientWidth + 1)
+    .map(box => box.getAttribute('aria-label'))"""
+
+
 def test_nothing_in_a_wide_window_needs_a_scroll_bar(open_page):
-    hidden = open_page("full").evaluate("""() =>
-        [...document.querySelectorAll('.scroll')]
-            .filter(box => box.scrollWidth > box.clientWidth + 1).map(box => box.getAttribute('aria-label'))""")
-    assert hidden == []
+    assert open_page("full").evaluate(SCROLLED) == []
 
 
 INK = """() => [getComputedStyle(document.body).backgroundColor,

@@ -259,6 +259,13 @@ def banners(summary: Summary) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))
 
 
+HEALTH = {
+    "ok": "The instrument kept up: the figures above can be believed.",
+    "warn": "The figures above stand, but read them with the marked checks in mind.",
+    "bad": "The instrument did not keep up: nothing above decides a gate.",
+}
+
+
 # — tables —————————————————————————————————————————————————————————————————————
 
 
