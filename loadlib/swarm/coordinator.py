@@ -97,7 +97,7 @@ class Coordinator:
         """About a second of one worker's measurements."""
         self.run.sources.setdefault(source, _Source()).phase = str(data["phase"])
         interval = data["interval"]
-        if self.run.totals.merge(interval, source):
+        if self.run.totals.merge(interval, source, gevent.sleep):
             self._writer.append(interval, source)
 
     def on_done(self, source: str, data: Mapping[str, Any]) -> None:

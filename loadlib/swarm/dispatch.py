@@ -27,6 +27,7 @@ from loadlib.session import ALL, Crew, Plan
 LOOKAHEAD = 64  # prompts built ahead: at 128k tokens some 32 MB
 CLOSED_LOOKAHEAD = 16
 EXPIRE_EVERY_S = 0.1
+START_AFTER_NS = 50_000_000  # the first instant lies ahead, not behind
 
 
 class Closed(Exception):  # noqa: N818 - the end of the run, not an error
@@ -125,14 +126,20 @@ class Dispatcher:
 
     # -- for the worker ------------------------------------------------------------------------
 
-    def run(self, start_ns: int) -> None:
-        """All stages, then the drain; returns when no request is in flight any more."""
+    def run(self) -> None:
+        """All stages, then the drain; returns when no request is in flight any more.
+
+        The first two stages (warm-up and measure, mostly) are built ahead before the clock
+        starts, each later one while its predecessor runs.
+        """
         sweeper = gevent.spawn(self._sweep)
-        feeds = iter([self._feed(phase, names) for phase, names in self._stages])
+        built = [self._feed(phase, names) for phase, names in self._stages]
+        for early in built[:2]:
+            early.start()
+            early.ready.wait()
+        feeds = iter(built)
         feed, models = next(feeds, None), None
-        if feed is not None:
-            feed.start()
-            feed.ready.wait()
+        start_ns = time.monotonic_ns() + START_AFTER_NS
         try:
             for phase, names in self._stages:
                 following = next(feeds, None)
@@ -355,7 +362,9 @@ class _Feed:
             self.ready.set()
 
     def start(self) -> None:
-        """Begin to build."""
+        """Begin to build; a second call changes nothing."""
+        if self._builders:
+            return
         self._builders = [gevent.spawn(self._build, key) for key in self.keys]
 
     def stop(self) -> None:
