@@ -14,6 +14,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 import httptools
 
@@ -23,8 +24,10 @@ from loadlib.tape import MAX_BODY_BYTES, Fault, Tape
 
 READ_BYTES = 65536
 MAX_HEADER_BYTES = 256 * 1024
+MAX_READS = 1_000_000  # of one response: byte by byte, 64 MB would be gigabytes of tape
 DRAIN_BYTES = 64 * 1024  # what an abandoned response may still send before we hang up
 DRAIN_S = 0.05
+HUNG_UP_NS = 1_000_000_000  # an idle connection that was closed is found out a round trip later
 
 try:  # the blocking original: this poll never waits, so it need not go through the hub
     from gevent.monkey import get_original
@@ -74,8 +77,9 @@ class Connection:
             sock = socket.create_connection((origin.host, origin.port), timeout=timeout_s)
         except TimeoutError as error:
             raise Failed(Fault(Outcome.TIMEOUT, "connect", f"connect: {error}")) from None
-        except socket.gaierror as error:
-            message = f"cannot resolve {origin.host}: {error.strerror}"
+        except (socket.gaierror, UnicodeError) as error:  # no such name, or none that could be
+            reason = getattr(error, "strerror", None) or error
+            message = f"cannot resolve {origin.host}: {reason}"
             raise Failed(Fault(Outcome.DISCONNECTED, "dns", message)) from None
         except OSError as error:
             message = f"cannot connect to {origin.host}:{origin.port}: {error.strerror or error}"
@@ -84,16 +88,19 @@ class Connection:
         self.connect_ns = time.monotonic_ns() - start
         self.sock: socket.socket = sock
         if origin.scheme == "https":
-            self._start_tls(context())
+            try:
+                self._start_tls(context)
+            except BaseException:
+                self.close()
+                raise
 
-    def _start_tls(self, context: ssl.SSLContext) -> None:
+    def _start_tls(self, context: Callable[[], ssl.SSLContext]) -> None:
         start = time.monotonic_ns()
         try:
-            self.sock = context.wrap_socket(self.sock, server_hostname=self.origin.host)
-        except (OSError, ssl.SSLError) as error:
-            self.close()
-            if isinstance(error, TimeoutError):
-                raise Failed(Fault(Outcome.TIMEOUT, "connect", "TLS handshake timed out")) from None
+            self.sock = context().wrap_socket(self.sock, server_hostname=self.origin.host)
+        except TimeoutError:
+            raise Failed(Fault(Outcome.TIMEOUT, "connect", "TLS handshake timed out")) from None
+        except (OSError, ValueError) as error:  # SSLError is an OSError; a bad name a ValueError
             reason = getattr(error, "verify_message", None) or getattr(error, "reason", None)
             message = f"TLS with {self.origin.host} failed: {reason or error}"
             raise Failed(Fault(Outcome.DISCONNECTED, "tls", message)) from None
@@ -118,14 +125,16 @@ class Pool:
         self._context = context
         self._idle: defaultdict[Origin, list[Connection]] = defaultdict(list)
 
-    def take(self, origin: Origin, connect_s: float, tape: Tape) -> Connection:
+    def take(
+        self, origin: Origin, connect_s: float, tape: Tape, *, reuse: bool = True
+    ) -> Connection:
         """A connection to `origin`, reused where one is idle and alive.
 
         Raises:
             Failed: it could not be established.
         """
         idle = self._idle[origin]
-        while idle:
+        while idle and reuse:
             connection = idle.pop()
             if not connection.stale():
                 tape.conn_reused = True
@@ -160,11 +169,14 @@ class Exchange:
         self._pool, self._deadlines, self._streams = pool, deadlines, streams
         self._connection: Connection | None = None
         self._first = FirstToken()
+        self._pieces: list[bytes] = []  # the body's pieces in the read at hand
         self._now_ns = 0
         self._last_read_ns = 0
         self._header_bytes = 0
         self._give_up_ns: int | None = None  # set once the caller has let go
         self._until_close = False
+        self._reusable = True
+        self._send_error: str | None = None
         self._parser = httptools.HttpResponseParser(self)
 
     # -- the steps ---------------------------------------------------------------------------
@@ -178,17 +190,19 @@ class Exchange:
         try:
             self._connection = self._pool.take(origin, self._deadlines.connect_s, self.tape)
             sock = self._connection.sock
-            sock.settimeout(self._deadlines.total_s)
             self.tape.sent_ns = self._last_read_ns = time.monotonic_ns()
+            deadline_ns, which = self._deadline()
+            sock.settimeout((deadline_ns - self.tape.sent_ns) / 1e9)
             sock.sendall(request)
             self.tape.flushed_ns = time.monotonic_ns()
         except Failed as failed:
             self._fail(failed.fault)
         except TimeoutError:
-            self._fail(Fault(Outcome.TIMEOUT, "total", "the request could not be written in time"))
+            self._fail(Fault(Outcome.TIMEOUT, which, "the request could not be written in time"))
         except OSError as error:
-            message = f"connection lost while sending: {error.strerror or error}"
-            self._fail(Fault(Outcome.DISCONNECTED, "before_first_token", message))
+            # A server may refuse a long body before it has read it: what it said may be there.
+            self._reusable = False
+            self._send_error = f"connection lost while sending: {error.strerror or error}"
         except BaseException:
             self.cancel()
             raise
@@ -201,14 +215,15 @@ class Exchange:
         """
         assert self._connection is not None
         sock = self._connection.sock
-        deadline_ns, which = self._deadline()
-        wait_s = (deadline_ns - time.monotonic_ns()) / 1e9
+        deadline = deadline_ns, which = self._deadline()
+        timeout = Fault(Outcome.TIMEOUT, which, f"{which.replace('_', ' ')} timeout")
         try:
-            sock.settimeout(max(wait_s, 1e-3))
+            # At least one look, however late we are: what has come in time must not time out.
+            sock.settimeout(max((deadline_ns - time.monotonic_ns()) / 1e9, 1e-3))
             data = sock.recv(READ_BYTES)
             self._now_ns = time.monotonic_ns()
         except TimeoutError:
-            self._fail(Fault(Outcome.TIMEOUT, which, f"{which.replace('_', ' ')} timeout"))
+            self._fail(timeout)
         except OSError as error:
             self._lost(error.strerror or str(error))
         except BaseException:
@@ -217,7 +232,9 @@ class Exchange:
         if data:
             self._record(data)
         else:
-            self._lost("connection closed by the server")
+            self._closed()
+        if not self.complete and self._now_ns > deadline_ns and self._deadline() == deadline:
+            self._fail(timeout)  # bytes keep coming, but not those that were due
 
     def finish(self) -> None:
         """Read the response to its end; a `Failed` stays in `tape.fault`."""
@@ -244,15 +261,16 @@ class Exchange:
 
     def abandon(self) -> None:
         """The caller wants no more: keep the connection if the rest comes at once."""
+        if self.complete or self.tape.fault is not None:
+            return
         self._give_up_ns = time.monotonic_ns() + int(DRAIN_S * 1e9)
         enough = self.tape.body_bytes + DRAIN_BYTES
         try:
-            while not self.complete and self.tape.fault is None:
-                if self.tape.body_bytes > enough:
-                    break
+            while not self.complete and self.tape.body_bytes <= enough:
                 self.pump()
         except Failed:
             self.tape.fault = None  # what the caller did not wait for is not a fault
+        self.tape.let_go = not self.complete
         self._hang_up()
 
     def cancel(self) -> None:
@@ -263,38 +281,45 @@ class Exchange:
 
     # -- httptools callbacks -----------------------------------------------------------------
 
+    def on_message_begin(self) -> None:
+        """The first byte of a response; a second response is one nobody asked for."""
+        if self.complete:
+            self._reusable = False
+        elif self.tape.first_byte_ns is None:
+            self.tape.first_byte_ns = self._now_ns
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One response header."""
-        self.tape.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        """One response header; trailers are of no use."""
+        if not self.headers_done:
+            self.tape.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """The status line and headers are in."""
+        if self.complete:
+            return
         self.tape.status = self._parser.get_status_code()
         headers = self.tape.headers
-        self._until_close = "content-length" not in headers and "transfer-encoding" not in headers
+        chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+        self._until_close = "content-length" not in headers and not chunked
         self.headers_done = self.tape.status >= 200
+        self._first = FirstToken(headers)
 
     def on_body(self, data: bytes) -> None:
         """A piece of the body, freed of chunk framing."""
-        tape = self.tape
-        tape.reads.append((self._now_ns, data))
-        tape.body_bytes += len(data)
-        if not self._first.seen and tape.status == 200:
-            self._first.feed(data)
+        if not self.complete:
+            self._pieces.append(data)
 
     def on_message_complete(self) -> None:
         """The response is over, unless it was an interim one (1xx)."""
-        if self.tape.status is not None and self.tape.status < 200:
-            self.tape.headers.clear()
+        if self.complete:
             return
-        self.complete = True
-        self.tape.end_ns = self._now_ns
-        assert self._connection is not None
-        if self._parser.should_keep_alive():
-            self._pool.give_back(self._connection)
-        else:
-            self._connection.close()
-        self._connection = None
+        if self.headers_done:
+            self.complete = True
+            self.tape.end_ns = self._now_ns
+            self._reusable = self._reusable and self._parser.should_keep_alive()
+            return
+        self.tape.status = self.tape.first_byte_ns = None
+        self.tape.headers.clear()
 
     # -- inside ------------------------------------------------------------------------------
 
@@ -318,28 +343,62 @@ class Exchange:
             tape.first_byte_ns = self._now_ns
         if not self.headers_done:
             self._header_bytes += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            if not self.complete:
-                self._fail(Fault(Outcome.MALFORMED, "http", f"not HTTP: {error}"))
-        if not self.headers_done and self._header_bytes > MAX_HEADER_BYTES:
+        problem = self._parse(data)
+        self._take_body()
+        if self.complete:
+            self._reusable = self._reusable and problem is None
+            self._release()
+        elif problem is not None:
+            self._fail(Fault(Outcome.MALFORMED, "http", f"not HTTP: {problem}"))
+        elif not self.headers_done and self._header_bytes > MAX_HEADER_BYTES:
             self._fail(Fault(Outcome.MALFORMED, "http", "response headers without end"))
-        if tape.body_bytes > MAX_BODY_BYTES:
-            message = f"response larger than {MAX_BODY_BYTES} bytes"
+        elif tape.body_bytes > MAX_BODY_BYTES or len(tape.reads) > MAX_READS:
+            message = f"response larger than {MAX_BODY_BYTES} bytes or {MAX_READS} reads"
             self._fail(Fault(Outcome.MALFORMED, "too_large", message))
 
-    def _lost(self, message: str) -> None:
+    def _parse(self, data: bytes) -> str | None:
+        """Let the parser call back; what is wrong with `data`, if anything."""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            return "it switches to a protocol nobody asked for"
+        except httptools.HttpParserError as error:
+            return str(error)
+        return None
+
+    def _take_body(self) -> None:
+        """Put what one read held of the body on the tape, as one piece."""
+        if not self._pieces:
+            return
+        tape, data = self.tape, b"".join(self._pieces)
+        self._pieces.clear()
+        tape.reads.append((self._now_ns, data))
+        tape.body_bytes += len(data)
+        if not self._first.seen and tape.status == 200:
+            self._first.feed(data)
+
+    def _closed(self) -> None:
+        """The server has sent its last byte; for some responses that is the proper end."""
         self._now_ns = time.monotonic_ns()
         if self.headers_done and self._until_close:
             self.complete = True
             self.tape.end_ns = self._now_ns
             self._hang_up()
-            return
-        cause = "after_first_token" if self._first.seen else "before_first_token"
-        self._fail(Fault(Outcome.DISCONNECTED, cause, message))
+        else:
+            self._lost("connection closed by the server")
 
-    def _fail(self, fault: Fault) -> None:
+    def _lost(self, message: str) -> NoReturn:
+        cause = "after_first_token" if self._first.seen else "before_first_token"
+        self._fail(Fault(Outcome.DISCONNECTED, cause, self._send_error or message))
+
+    def _release(self) -> None:
+        """The response is over: keep the connection if nothing else was on it."""
+        if self._reusable and self._connection is not None:
+            self._pool.give_back(self._connection)
+            self._connection = None
+        self._hang_up()
+
+    def _fail(self, fault: Fault) -> NoReturn:
         self.tape.fault = fault
         self._hang_up()
         raise Failed(fault)
