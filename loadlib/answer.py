@@ -8,7 +8,7 @@ a reported TTFT can never disagree about what a token is.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from loadlib.metrics import Instants
 from loadlib.sse import Event, EventDecoder, EventTooLongError
-from loadlib.tape import Tape
+from loadlib.tape import Tape, inflater
 
 
 class _Function(msgspec.Struct):
@@ -45,13 +45,13 @@ class _Choice(msgspec.Struct):
 
 
 class _Details(msgspec.Struct):
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    cached_tokens: Any = None
+    reasoning_tokens: Any = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Any = None
+    completion_tokens: Any = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
@@ -62,6 +62,9 @@ class _Chunk(msgspec.Struct):
     error: Any = None
 
 
+MAX_COUNT = 10**9  # more tokens than this nobody has counted
+MESSAGE_CHARS = 4000  # of a server's words; cut for people only once keys are masked
+
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
@@ -70,7 +73,7 @@ class Answer:
     """A decoded response. Token counts are the server's own, `None` where it sent none."""
 
     parts: dict[str, list[str]] = field(default_factory=dict)  # text | reasoning | refusal
-    tool_calls: dict[int, list[str]] = field(default_factory=dict)  # index → [name, arguments]
+    calls: dict[int, tuple[list[str], list[str]]] = field(default_factory=dict)  # as they came
     finish_reason: str | None = None
     done: bool = False  # `[DONE]` was seen, or the body was one JSON object
     error: str | None = None  # an error object inside the response
@@ -89,10 +92,15 @@ class Answer:
         return "".join(self.parts.get("text", ()))
 
     @property
+    def tool_calls(self) -> dict[int, list[str]]:
+        """Index → [name, arguments as JSON text]."""
+        return {n: ["".join(name), "".join(args)] for n, (name, args) in self.calls.items()}
+
+    @property
     def generated(self) -> str:
         """Everything generated, for counting tokens where the server did not."""
-        calls = [part for call in self.tool_calls.values() for part in call]
-        return "".join([piece for pieces in self.parts.values() for piece in pieces] + calls)
+        calls = (pieces for call in self.calls.values() for pieces in call)
+        return "".join("".join(pieces) for pieces in (*self.parts.values(), *calls))
 
     @property
     def complete(self) -> bool:
@@ -101,25 +109,34 @@ class Answer:
 
 
 class FirstToken:
-    """Feed it the reads of a running stream; `seen` turns true at the first generated token."""
+    """Feed it the reads of a running stream; `seen` turns true at the first generated token.
 
-    __slots__ = ("_decoder", "seen")
+    `headers` are those of the response: a content coding is undone as `decode` would.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_decoder", "_over", "_plain", "seen")
+
+    def __init__(self, headers: Mapping[str, str] | None = None) -> None:
         self._decoder = EventDecoder()
+        self._plain = inflater(headers or {})
+        self._over = False  # nothing more can come: the end was seen, or it is unreadable
         self.seen = False
 
     def feed(self, data: bytes) -> bool:
         """Whether the stream has shown a token by the end of `data`."""
-        if self.seen:
-            return True
+        if self.seen or self._over:
+            return self.seen
         try:
-            events = self._decoder.feed(data)
-        except EventTooLongError:
+            events = self._decoder.feed(self._plain(data))
+        except (EventTooLongError, zlib.error):
+            self._over = True
             return False
         for event in events:
+            self._over = self._over or _is_done(event)
+            if self._over:
+                break
             chunk = _chunk(event)
-            if chunk is not None and any(_pieces(chunk)):
+            if chunk is not None and not _is_error(event, chunk) and any(_pieces(chunk)):
                 self.seen = True
                 break
         return self.seen
@@ -154,27 +171,34 @@ def _read_stream(tape: Tape, answer: Answer) -> None:
             if _chunk(event) is not None and _take(event, at_ns, answer):
                 instants.append(at_ns)
                 answer.coalesced += at_ns == last_ns
-            elif event.data.strip() == b"[DONE]":
+            elif _is_done(event):
                 answer.done = True
     answer.event_ns = np.array(instants, np.int64)
 
 
 def _take(event: Event, at_ns: int, answer: Answer) -> bool:
     """Add one event to the answer; whether it carried generated content."""
-    if event.data.strip() == b"[DONE]":
+    if _is_done(event):
         answer.done = True
-        return False
-    if answer.done:
+    if answer.done or not event.data.strip():  # blank data is a keep-alive of sorts
         return False
     chunk = _chunk(event)
     if chunk is None:
-        answer.malformed = answer.malformed or f"not a chat completion chunk: {event.data[:80]!r}"
+        answer.malformed = answer.malformed or f"not a chat completion chunk: {_text(event.data)}"
         return False
-    if chunk.error is not None or event.name == b"error":
+    if _is_error(event, chunk):
         answer.error = answer.error or _error_text(chunk.error)
         return False
     _take_usage(chunk, answer)
     return _take_pieces(chunk, at_ns, answer)
+
+
+def _is_done(event: Event) -> bool:
+    return event.data.strip() == b"[DONE]"
+
+
+def _is_error(event: Event, chunk: _Chunk) -> bool:
+    return bool(chunk.error) or event.name == b"error"
 
 
 def _chunk(event: Event) -> _Chunk | None:
@@ -211,8 +235,8 @@ def _take_pieces(chunk: _Chunk, at_ns: int, answer: Answer) -> bool:
         if kind != "reasoning" and answer.first_output_ns is None:
             answer.first_output_ns = at_ns
     for choice in chunk.choices or ():
-        if isinstance(choice.finish_reason, str):
-            answer.finish_reason = choice.finish_reason[:40]
+        if isinstance(choice.finish_reason, str) and choice.finish_reason:  # some begin with ""
+            answer.finish_reason = choice.finish_reason[:MESSAGE_CHARS]
         delta = choice.delta or choice.message
         for call in (delta.tool_calls if delta else None) or ():
             _take_tool_call(call, answer)
@@ -223,10 +247,10 @@ def _take_tool_call(call: _ToolCall, answer: Answer) -> None:
     if call.function is None:
         return
     index = call.index if isinstance(call.index, int) else 0
-    parts = answer.tool_calls.setdefault(index, ["", ""])
-    for slot, value in enumerate((call.function.name, call.function.arguments)):
+    parts = answer.calls.setdefault(index, ([], []))
+    for pieces, value in zip(parts, (call.function.name, call.function.arguments), strict=True):
         if isinstance(value, str):
-            parts[slot] += value
+            pieces.append(value)
 
 
 def _take_usage(chunk: _Chunk, answer: Answer) -> None:
@@ -246,16 +270,21 @@ def _take_usage(chunk: _Chunk, answer: Answer) -> None:
         )
 
 
-def _count(value: int | None, known: int | None) -> int | None:
-    return value if value is not None and value >= 0 else known
+def _count(value: object, known: int | None) -> int | None:
+    """`value` if it can be a number of tokens (some servers write 12.0), else what was known."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
+        return value
+    return known
 
 
 def _read_object(body: bytes, answer: Answer) -> None:
     chunk = _chunk(Event(b"", body))
-    if chunk is None or (chunk.choices is None and chunk.error is None):
-        answer.malformed = f"not a chat completion: {body[:80]!r}"
+    if chunk is None or (chunk.choices is None and not chunk.error):
+        answer.malformed = f"not a chat completion: {_text(body)}"
         return
-    if chunk.error is not None:
+    if chunk.error:
         answer.error = _error_text(chunk.error)
         return
     answer.done = True
@@ -266,6 +295,15 @@ def _read_object(body: bytes, answer: Answer) -> None:
 
 
 def _error_text(error: object) -> str:
-    if isinstance(error, dict):
-        return str(error.get("message") or error.get("code") or error)[:200]
-    return str(error)[:200] if error is not None else "error event"
+    if not error:
+        return "error event"
+    try:
+        if isinstance(error, dict):
+            error = error.get("message") or error.get("code") or error
+        return str(error)[:MESSAGE_CHARS]
+    except RecursionError:
+        return "an error nested too deeply to be read"
+
+
+def _text(data: bytes) -> str:
+    return repr(data[:MESSAGE_CHARS].decode("utf-8", "replace"))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,12 +19,13 @@ import msgspec
 import openai
 
 from loadlib import tokens
-from loadlib.answer import Answer, decode
+from loadlib.answer import MESSAGE_CHARS, Answer, decode
 from loadlib.catalog import Model
-from loadlib.errors import PreflightError
-from loadlib.prompt import Prompt
+from loadlib.errors import PreflightError, UsageError
+from loadlib.prompt import Check, Prompt
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
+from loadlib.scenario_spec import OWN_BODY_KEYS
 from loadlib.tape import Fault, Tape
 from loadlib.transport import (
     TAPE,
@@ -52,8 +54,8 @@ class Quirk:
 
 
 QUIRKS: dict[str, Quirk] = {
-    # OpenAI's reasoning models refuse `max_tokens`.
-    "openai": Quirk(re.compile(r"^(o\d|gpt-5)"), cap_field="max_completion_tokens"),
+    # OpenAI's reasoning models, and all since gpt-5, refuse `max_tokens`.
+    "openai": Quirk(re.compile(r"o\d|gpt-([5-9]|\d\d)"), cap_field="max_completion_tokens"),
 }
 
 
@@ -136,10 +138,8 @@ class Client:
         Raises:
             PreflightError: no key, unreachable, TLS failure, or the key is refused.
         """
-        if model.api_key_env and not self._environ.get(model.api_key_env, "").strip():
-            raise PreflightError(
-                f"{model.name}: environment variable {model.api_key_env} is not set or empty"
-            )
+        if model.api_key_env:
+            _check_key(model, self._environ.get(model.api_key_env, "").strip())
         try:
             self._for(model).get("/models", cast_to=httpx2.Response)
         except openai.APIStatusError as error:
@@ -157,7 +157,13 @@ class Client:
         return None
 
     def prepare(self, prompt: Prompt) -> Prepared:
-        """Build the request body, before its clock starts."""
+        """Build the request body, before its clock starts.
+
+        Raises:
+            UsageError: `extra_body` sets what loadlib itself must set, such as the output cap.
+        """
+        for key in sorted(OWN_BODY_KEYS.keys() & prompt.extra_body.keys()):
+            raise UsageError(f"{key} in the body is set by loadlib itself ({OWN_BODY_KEYS[key]})")
         model = self.models[prompt.model]
         quirk = QUIRKS.get(model.provider or "")
         plain = quirk is None or not quirk.models.match(model.wire)
@@ -202,7 +208,8 @@ class Client:
             sample, answer = self._sample(call, None, tape, None, chat=chat)
             self._deliver(call, sample, answer)
 
-        transport = LiveTransport(self._deadlines, begin, finish)
+        through = self._sdk_transport(model)
+        transport = LiveTransport(self._deadlines, begin, finish, through)
         return _sdk(model, _key(model, self._environ), transport)
 
     def close(self) -> None:
@@ -216,12 +223,20 @@ class Client:
     def _for(self, model: Model) -> openai.OpenAI:
         key = (model.base_url, model.api_key_env or "")
         if key not in self._sdks:
-            proxy = proxy_for(model.base_url)
-            transport: httpx2.BaseTransport = self._tape
-            if proxy is not None or self._mode == "sdk":
-                transport = SdkTransport(self._deadlines, proxy)
+            transport = self._sdk_transport(model) or self._tape
             self._sdks[key] = _sdk(model, _key(model, self._environ), transport)
         return self._sdks[key]
+
+    def _sdk_transport(self, model: Model) -> SdkTransport | None:
+        """The SDK's own network path, where a proxy or the scenario wants it."""
+        proxy = proxy_for(model.base_url)
+        if proxy is None and self._mode != "sdk":
+            return None
+        try:
+            return SdkTransport(self._deadlines, proxy)
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            reason = redact(f"{proxy} cannot be used: {error}", self.secrets)
+            raise PreflightError(f"{model.name}: the proxy {reason}") from None
 
     def _sample(
         self,
@@ -232,16 +247,21 @@ class Client:
         *,
         chat: bool = True,
     ) -> tuple[Sample, Answer]:
-        answer = decode(tape) if tape.status == 200 and chat else Answer(done=tape.status == 200)
+        answer = decode(tape) if chat and _good(tape) else Answer(done=_good(tape))
         outcome, cause, message = _outcome(tape, answer, error)
         prompt = prepared.prompt if prepared else None
         model = self.models[call.model]
-        usage = _usage(answer, prompt, model)
+        usage = _usage(answer, prompt, model) if chat else _Usage(None, None, None, None)
         events = answer.event_ns
-        good = outcome is Outcome.OK
+        quality = None
+        if prompt and prompt.check and outcome is Outcome.OK:
+            quality, message = _checked(prompt.check, answer.text)
+        end_ns = tape.end_ns or tape.sent_ns or call.intended_ns
+        if outcome is Outcome.OK and tape.fault is not None:
+            end_ns = tape.reads[-1][0]  # nothing was awaited after [DONE]
         sample = Sample(
             index=call.index, phase=call.phase, model=call.model, workload=call.workload,
-            attempt=call.attempt, outcome=outcome, cause=cause,
+            attempt=call.attempt, outcome=outcome, cause=self._word(cause),
             error=redact(message, self.secrets) if message else None,
             intended_ns=call.intended_ns, sent_ns=tape.sent_ns, flushed_ns=tape.flushed_ns,
             first_byte_ns=tape.first_byte_ns,
@@ -249,21 +269,36 @@ class Client:
             first_output_ns=answer.first_output_ns,
             second_token_ns=int(events[1]) if len(events) > 1 else None,
             last_token_ns=int(events[-1]) if len(events) else None,
-            end_ns=tape.end_ns or tape.sent_ns or call.intended_ns,
-            status=tape.status, finish_reason=answer.finish_reason,
+            end_ns=end_ns, status=tape.status, finish_reason=self._word(answer.finish_reason),
             events=len(events), coalesced=answer.coalesced,
             connect_ns=tape.connect_ns, tls_ns=tape.tls_ns, conn_reused=tape.conn_reused,
-            request_id=redact(tape.headers.get("x-request-id", ""), self.secrets)[:100] or None,
+            request_id=self._word(tape.headers.get("x-request-id"), limit=100),
             prompt_sha=prepared.sha if prepared else None,
             prompt_bytes=len(prepared.body) if prepared else None,
             asked_tokens=prompt.asked_tokens if prompt else None,
             cut_tokens=prompt.cut_tokens if prompt else None,
-            quality=prompt.check(answer.text) if prompt and prompt.check and good else None,
+            quality=quality,
             cost_usd=model.cost_usd(usage.input, usage.output, usage.cached),
             input_tokens=usage.input, output_tokens=usage.output, cached_tokens=usage.cached,
             reasoning_tokens=answer.reasoning_tokens, tokens_source=usage.source,
         )  # fmt: skip
         return sample, answer
+
+    def _word(self, text: str | None, limit: int = 40) -> str | None:
+        """A server's short word, fit for a file."""
+        return redact(text, self.secrets, limit) or None if text else None
+
+
+def _check_key(model: Model, key: str) -> None:
+    if not key:
+        raise PreflightError(
+            f"{model.name}: environment variable {model.api_key_env} is not set or empty"
+        )
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise PreflightError(
+            f"{model.name}: environment variable {model.api_key_env} holds characters that no"
+            " key has (a line break, a space, a quotation mark of a word processor?)"
+        )
 
 
 def _key(model: Model, environ: Mapping[str, str]) -> str:
@@ -282,41 +317,86 @@ def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, openai.APIError | None
     except openai.APIStatusError as error:
         return tape_of(error.response.request), error
     except openai.APIConnectionError as error:
+        if TAPE not in error.request.extensions:
+            raise  # it never came to a request
         return tape_of(error.request), error
     return tape_of(response.request), None
+
+
+def _checked(check: Check, text: str) -> tuple[bool, str | None]:
+    """What a check says of an answer; one that raises has not been satisfied."""
+    try:
+        return bool(check(text)), None
+    except Exception as error:  # noqa: BLE001 - it may be a user's own; the sample must not be lost
+        return False, f"the check raised {type(error).__name__}: {error}"
 
 
 def _outcome(
     tape: Tape, answer: Answer, error: openai.APIError | None
 ) -> tuple[Outcome, str | None, str | None]:
-    """(outcome, cause, message) of an exchange: the network's word first, then HTTP's."""
-    if tape.fault is not None:
-        return tape.fault.outcome, tape.fault.cause, tape.fault.message
-    if tape.status != 200:
+    """(outcome, cause, message) of an exchange.
+
+    The network's word comes first, but an error status stands even if its page was cut short,
+    and so does an answer that was said to be over.
+    """
+    fault = tape.fault
+    if fault is not None and not _settled(tape, answer, fault):
+        return fault.outcome, fault.cause, fault.message
+    if not _good(tape):
         return _status_outcome(tape, error)
     if answer.error is not None:
         return Outcome.SERVER_ERROR, "in_stream", answer.error
     if answer.malformed is not None:
         return Outcome.MALFORMED, "body", answer.malformed
+    if not answer.complete and tape.let_go:
+        return Outcome.CANCELLED, "let_go", "the user's code stopped reading"
     if not answer.complete:
         return Outcome.TRUNCATED, "no_end", "the stream ended without finish_reason or [DONE]"
     return Outcome.OK, None, None
 
 
+def _good(tape: Tape) -> bool:
+    return tape.status is not None and 200 <= tape.status < 300
+
+
+def _settled(tape: Tape, answer: Answer, fault: Fault) -> bool:
+    """Whether the server had said all that matters before `fault`."""
+    if fault.outcome is Outcome.CANCELLED:
+        return False
+    if not _good(tape):
+        return tape.status is not None
+    lost = fault.outcome in (Outcome.TIMEOUT, Outcome.DISCONNECTED)
+    return lost and tape.is_stream and answer.done
+
+
 def _status_outcome(tape: Tape, error: openai.APIError | None) -> tuple[Outcome, str, str]:
     status = tape.status or 0
-    code = str(getattr(error, "code", None) or getattr(error, "type", None) or "")
-    message = str(getattr(error, "message", "") or tape.body[:200].decode("utf-8", "replace"))
+    code, message = _error_words(tape, error)
     if status in (429, 529):
-        cause = "quota" if "quota" in code else str(status)
-        return Outcome.THROTTLED, cause, message
+        return Outcome.THROTTLED, "quota" if "quota" in code else str(status), message
     if status in (401, 403):
         return Outcome.REJECTED, "auth", message
     if status >= 500:
         return Outcome.SERVER_ERROR, str(status), message
     if 300 <= status < 400:
         return Outcome.REJECTED, "redirect", "redirected; loadlib does not follow with a key"
-    return Outcome.REJECTED, redact(code, ())[:40] or str(status), message
+    return Outcome.REJECTED, code or str(status), message
+
+
+def _error_words(tape: Tape, error: openai.APIError | None) -> tuple[str, str]:
+    """(code, message) of an error response, from the SDK or from the tape of a user's own call."""
+    if error is not None:
+        return str(error.code or error.type or ""), error.message
+    try:
+        body = tape.body
+    except zlib.error:
+        return "", "an error page that cannot be read"
+    try:
+        problem = msgspec.json.decode(body)["error"]
+        code, message = problem.get("code") or problem.get("type"), problem.get("message")
+        return str(code or ""), str(message or problem)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return "", body[:MESSAGE_CHARS].decode("utf-8", "replace")
 
 
 class _Usage(NamedTuple):
@@ -334,7 +414,21 @@ def _usage(answer: Answer, prompt: Prompt | None, model: Model) -> _Usage:
     if not answer.complete:
         return _Usage(sent, got, cached, None)
     if sent is None and prompt is not None:
-        sent = prompt.tokens
+        sent = prompt.tokens if prompt.tokens is not None else _prompt_tokens(prompt, model)
     if got is None:
-        got = tokens.count(answer.generated, model.encoding)
-    return _Usage(sent, got, cached, "local" if model.exact else "estimate")
+        got = _quietly(lambda: tokens.count(answer.generated, model.encoding))
+    known = sent is not None or got is not None
+    source = "local" if model.exact else "estimate"
+    return _Usage(sent, got, cached, source if known else None)
+
+
+def _prompt_tokens(prompt: Prompt, model: Model) -> int | None:
+    return _quietly(lambda: tokens.chat_tokens(prompt.messages, model.encoding))
+
+
+def _quietly(count: Callable[[], int]) -> int | None:
+    """A local count, or None where there is none (images; text the tokenizer gives up on)."""
+    try:
+        return count()
+    except ValueError:
+        return None

@@ -13,6 +13,7 @@ from loadlib.sample import Outcome, Sample
 
 THROTTLED_SHARE = 0.5
 THROTTLED_WINDOW_NS = 30 * 10**9
+THROTTLED_AT_LEAST = 3  # requests in the window: one alone is not "more than half for 30 s"
 GONE_AFTER = 20  # consecutive failures to connect …
 GONE_WINDOW_NS = 10 * 10**9  # … over at least this long
 
@@ -54,10 +55,16 @@ class Spending:
     def settle(self, ticket: int, sample: Sample) -> None:
         """The request is over: what it really cost, or its whole reserve where nobody knows."""
         most_usd, most_tokens = self._reserved.pop(ticket)
-        if sample.outcome.failed and sample.first_token_ns is None:
-            return  # refused before anything was generated
+        if _costs_nothing(sample):
+            return
         self.usd += most_usd if sample.cost_usd is None else sample.cost_usd
         self.output_tokens += most_tokens if sample.output_tokens is None else sample.output_tokens
+
+
+def _costs_nothing(sample: Sample) -> bool:
+    """Never sent, or refused before anything was generated. A timeout may still be billed."""
+    refused = (Outcome.THROTTLED, Outcome.REJECTED, Outcome.SERVER_ERROR)
+    return sample.sent_ns is None or (sample.outcome in refused and sample.first_token_ns is None)
 
 
 class Breakers:
@@ -74,9 +81,9 @@ class Breakers:
         """Take one sample into account, by its own end instant."""
         if sample.outcome in (Outcome.CANCELLED, Outcome.DROPPED):
             return None
-        if sample.cause == "auth":
+        if sample.status in (401, 403):
             return f"{sample.model}: the server refuses the key (HTTP {sample.status})"
-        if sample.cause == "quota":
+        if sample.outcome is Outcome.THROTTLED and sample.cause == "quota":
             return f"{sample.model}: the quota is exhausted (HTTP {sample.status})"
         return self._throttling(sample) or self._gone(sample)
 
@@ -88,12 +95,13 @@ class Breakers:
         while self._ends[0][0] < now - THROTTLED_WINDOW_NS:
             self._throttled -= self._ends.popleft()[1]
         full_window = now - self._since_ns >= THROTTLED_WINDOW_NS
-        if full_window and self._throttled > THROTTLED_SHARE * len(self._ends):
+        enough = len(self._ends) >= THROTTLED_AT_LEAST
+        if full_window and enough and self._throttled > THROTTLED_SHARE * len(self._ends):
             return "more than half of the requests were throttled for 30 s"
         return None
 
     def _gone(self, sample: Sample) -> str | None:
-        if sample.cause not in ("connect", "dns", "tls"):
+        if sample.status is not None or sample.cause not in ("connect", "dns", "tls"):
             self._unreached = 0
             return None
         if self._unreached == 0:

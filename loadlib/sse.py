@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
+BOM = b"\xef\xbb\xbf"
 
 
 class EventTooLongError(ValueError):
@@ -27,10 +28,11 @@ class Event(NamedTuple):
 class EventDecoder:
     """Incremental decoder; the events of a byte sequence do not depend on how it is split."""
 
-    __slots__ = ("_after_cr", "_data", "_name", "_rest", "_size", "_started")
+    __slots__ = ("_after_cr", "_data", "_name", "_rest", "_rest_size", "_size", "_started")
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []  # the line begun, in the pieces it came in
+        self._rest_size = 0
         self._data: list[bytes] = []
         self._size = 0
         self._name = b""
@@ -45,33 +47,36 @@ class EventDecoder:
         """
         if self._after_cr and chunk:
             # A CR ended the last line at once; an LF that follows belongs to it.
-            if chunk[:1] == b"\n":
-                chunk = chunk[1:]
+            chunk = chunk.removeprefix(b"\n")
             self._after_cr = False
-        text = self._rest + chunk
+        if self._started and b"\n" not in chunk and b"\r" not in chunk:
+            self._keep(chunk)
+            return []
+        text = b"".join((*self._rest, chunk))
+        self._rest, self._rest_size = [], 0
         if not self._started:
-            if len(text) < 3 and b"\xef\xbb\xbf".startswith(text):
-                self._rest = text
+            if BOM.startswith(text):
+                self._keep(text)
                 return []
-            text = text.removeprefix(b"\xef\xbb\xbf")
+            text = text.removeprefix(BOM)
             self._started = True
-        if text.endswith(b"\r"):
-            self._after_cr = True
+        self._after_cr = text.endswith(b"\r")
         lines = text.splitlines() if b"\r" in text else text.split(b"\n")
-        if text[-1:] in (b"\r", b"\n"):
-            # `split` leaves an empty rest behind a final LF, `splitlines` does not.
-            self._rest = b"" if b"\r" in text else lines.pop()
-        else:
-            self._rest = lines.pop() if lines else b""
-        if len(self._rest) > MAX_EVENT_BYTES:
-            raise EventTooLongError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+        # `split` leaves an empty rest behind a final LF, `splitlines` does not.
+        if lines and not (b"\r" in text and text.endswith((b"\r", b"\n"))):
+            self._keep(lines.pop())
         return self._lines(lines)
 
     def close(self) -> list[Event]:
         """The event that was left without its blank line, if there is one."""
-        lines = [self._rest] if self._rest else []
-        self._rest = b""
-        return self._lines([*lines, b""])
+        rest, self._rest, self._rest_size = b"".join(self._rest), [], 0
+        return self._lines([rest, b""] if rest else [b""])
+
+    def _keep(self, piece: bytes) -> None:
+        if piece:
+            self._rest.append(piece)
+            self._rest_size += len(piece)
+            _check_size(self._rest_size)
 
     def _lines(self, lines: list[bytes]) -> list[Event]:
         events: list[Event] = []
@@ -83,10 +88,14 @@ class EventDecoder:
                 continue
             field, _, value = line.partition(b":")
             if field == b"data":
-                self._data.append(value[1:] if value[:1] == b" " else value)
+                self._data.append(value.removeprefix(b" "))
                 self._size += len(line)
-                if self._size > MAX_EVENT_BYTES:
-                    raise EventTooLongError(f"an event is longer than {MAX_EVENT_BYTES} bytes")
+                _check_size(self._size)
             elif field == b"event":
                 self._name = value.strip()
         return events
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_EVENT_BYTES:
+        raise EventTooLongError(f"an event is longer than {MAX_EVENT_BYTES} bytes")

@@ -7,13 +7,17 @@ nothing here does I/O or reads a clock. Instants are monotonic nanoseconds.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from loadlib.sample import Outcome
+from loadlib.sse import BOM
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A response larger than this is cut off: memory of a stream is bounded."""
+
+_HEAD_BYTES = 16
+_STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")  # no JSON or HTML starts so
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ class Tape:
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case
     reads: list[tuple[int, bytes]] = field(default_factory=list)
     body_bytes: int = 0
+    let_go: bool = False  # the caller stopped reading before the end
     fault: Fault | None = None
 
     @property
@@ -50,10 +55,17 @@ class Tape:
     @property
     def is_stream(self) -> bool:
         """Whether the server declared an event stream, or sent something that starts like one."""
-        kind = self.headers.get("content-type", "")
-        if kind:
-            return kind.split(";")[0].strip().lower() == "text/event-stream"
-        return bool(self.reads) and self.reads[0][1].lstrip()[:5] in (b"data:", b"event")
+        kind = self.headers.get("content-type", "").split(";")[0].strip().lower()
+        return kind == "text/event-stream" or self._head().startswith(_STREAM_STARTS)
+
+    def _head(self) -> bytes:
+        """The first bytes that say something, however they were split; empty where coded."""
+        head = b""
+        for _, data in self.reads:
+            head = (head + data[:_HEAD_BYTES]).removeprefix(BOM).lstrip(b"\r\n")
+            if len(head) >= _HEAD_BYTES:
+                break
+        return head
 
     def plain_reads(self) -> Iterator[tuple[int, bytes]]:
         """The reads with a `gzip` or `deflate` coding undone (we refuse it, some send it).
@@ -61,17 +73,34 @@ class Tape:
         Raises:
             zlib.error: the compressed data is broken, or inflates past `MAX_BODY_BYTES`.
         """
-        coding = self.headers.get("content-encoding", "identity").strip().lower()
-        if coding in ("", "identity"):
-            yield from self.reads
-            return
+        plain = inflater(self.headers)
+        for at_ns, data in self.reads:
+            if text := plain(data):
+                yield at_ns, text
+
+
+def inflater(headers: Mapping[str, str]) -> Callable[[bytes], bytes]:
+    """A function that undoes the content coding `headers` declare, piece after piece.
+
+    It raises zlib.error where the data is broken, inflates past `MAX_BODY_BYTES`, or is coded
+    in a way that was refused and that we cannot read.
+    """
+    coding = headers.get("content-encoding", "").strip().lower()
+    if coding in ("", "identity"):
+        return lambda data: data
+    stream, room = zlib.decompressobj(zlib.MAX_WBITS | 32), MAX_BODY_BYTES
+
+    def inflate(data: bytes) -> bytes:
+        nonlocal room
         if coding not in ("gzip", "x-gzip", "deflate"):
             raise zlib.error(f"content-encoding {coding[:40]!r}, which was refused")
-        inflater, room = zlib.decompressobj(zlib.MAX_WBITS | 32), MAX_BODY_BYTES
-        for at_ns, data in self.reads:
-            plain = inflater.decompress(data, room)
-            room -= len(plain)
-            if inflater.unconsumed_tail:
-                raise zlib.error(f"inflates past {MAX_BODY_BYTES} bytes")
-            if plain:
-                yield at_ns, plain
+        if stream.eof:
+            return b""  # whatever follows the end of the coded data is not ours to guess
+        # Room for one byte more than is allowed: a limit of 0 would mean none at all.
+        plain = stream.decompress(data, room + 1)
+        room -= len(plain)
+        if room < 0:
+            raise zlib.error(f"inflates past {MAX_BODY_BYTES} bytes")
+        return plain
+
+    return inflate

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import socket
 import ssl
 import time
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,7 +24,7 @@ import httpx2
 from loadlib.answer import FirstToken
 from loadlib.sample import Outcome
 from loadlib.tape import MAX_BODY_BYTES, Fault, Tape
-from loadlib.wire import Deadlines, Exchange, Failed, Origin, Pool
+from loadlib.wire import MAX_READS, Deadlines, Exchange, Failed, Origin, Pool
 
 TAPE = "loadlib.tape"
 
@@ -63,10 +65,11 @@ def tape_of(request: httpx2.Request) -> Tape:
 def proxy_for(url: str) -> str | None:
     """The proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`, …) names for `url`."""
     parts = urllib.parse.urlsplit(url)
-    if not parts.hostname or urllib.request.proxy_bypass(parts.hostname):
+    if not parts.hostname or urllib.request.proxy_bypass(parts.netloc.rpartition("@")[2]):
         return None
     proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
 class TapeTransport(httpx2.BaseTransport):
@@ -82,13 +85,7 @@ class TapeTransport(httpx2.BaseTransport):
         exchange.finish()
         if not exchange.headers_done and exchange.tape.fault is not None:
             raise _as_httpx(exchange.tape.fault, request)
-        tape = exchange.tape
-        return httpx2.Response(
-            tape.status or 0,
-            headers=_plain_headers(tape),
-            # A good answer is decoded from the tape; only errors are read through the SDK.
-            content=b"" if tape.status == 200 else _error_body(tape),
-        )
+        return _for_sdk(exchange.tape)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -99,32 +96,58 @@ class LiveTransport(httpx2.BaseTransport):
     """Hands bytes on as they come, for one user's own code.
 
     `begin` is asked before each request (it may wait for the request's turn) and what it gives
-    comes back to `on_finish` when the response was read or let go.
+    comes back to `on_finish` when the response was read or let go. With `through` (a proxy, the
+    cross-check) that transport reads the whole response first, and the code gets it afterwards.
     """
 
-    def __init__(self, deadlines: Deadlines, begin: Begin, on_finish: OnFinish) -> None:
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        begin: Begin,
+        on_finish: OnFinish,
+        through: SdkTransport | None = None,
+    ) -> None:
         self._deadlines, self._begin, self._on_finish = deadlines, begin, on_finish
+        self._through = through
         self._pool = Pool(tls_context)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Returns as soon as the response headers are in."""
         call = request.extensions[CALL] = self._begin()
+        begin_tape()
+        if self._through is not None:
+            return self._whole(call, request, self._through)
         try:
             exchange = _start(request, self._pool, self._deadlines)
             while not exchange.headers_done:
                 exchange.pump()
         except BaseException as error:
-            self._on_finish(call, request, tape_of(request))
+            self._on_finish(call, request, current_tape())
             if isinstance(error, Failed):
                 raise _as_httpx(error.fault, request) from None
             raise
         stream = _LiveStream(request, exchange, self._on_finish)
-        headers = list(exchange.tape.headers.items())
-        return httpx2.Response(exchange.tape.status or 0, headers=headers, stream=stream)
+        return httpx2.Response(
+            exchange.tape.status or 0, headers=_header_bytes(exchange.tape), stream=stream
+        )
+
+    def _whole(
+        self, call: object, request: httpx2.Request, through: SdkTransport
+    ) -> httpx2.Response:
+        try:
+            tape = through.record(request)
+        finally:
+            self._on_finish(call, request, current_tape())
+        if tape.fault is not None:
+            raise _as_httpx(tape.fault, request)
+        body = b"".join(data for _, data in tape.reads)
+        return httpx2.Response(tape.status or 0, headers=_header_bytes(tape), content=body)
 
     def close(self) -> None:
         """Close idle connections."""
         self._pool.close()
+        if self._through is not None:
+            self._through.close()
 
 
 class _LiveStream(httpx2.SyncByteStream):
@@ -158,35 +181,43 @@ class SdkTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """One exchange, read to its end."""
+        tape = self.record(request)
+        if tape.fault is not None and tape.status is None:
+            raise _as_httpx(tape.fault, request)
+        return _for_sdk(tape)
+
+    def record(self, request: httpx2.Request) -> Tape:
+        """The tape of one exchange; what the server or the network did wrong is on it."""
         tape = begin_tape()
         request.extensions[TAPE] = tape
         request.extensions["trace"] = _Trace(tape)
         request.headers["Accept-Encoding"] = "identity"
         limits = self._deadlines
+        # One limit for every read: which timeout it was is decided afterwards.
+        read_s = min(max(limits.first_token_s, limits.idle_s), limits.total_s)
         request.extensions["timeout"] = {
             "connect": limits.connect_s, "pool": limits.connect_s, "write": limits.total_s,
-            "read": max(limits.first_token_s, limits.idle_s),
+            "read": read_s if _streams(request) else limits.total_s,
         }  # fmt: skip
+        first = FirstToken()
         try:
             response = self._inner.handle_request(request)
             tape.status = response.status_code
             tape.headers = {name.lower(): value for name, value in response.headers.items()}
-            self._read(response, tape)
+            first = FirstToken(tape.headers)
+            self._read(response, tape, first, streams=_streams(request))
         except httpx2.TransportError as error:
-            tape.fault = _from_httpx(error, started=bool(tape.reads))
+            tape.fault = self._fault(error, tape, first, streams=_streams(request))
         except BaseException:
             tape.fault = Fault(Outcome.CANCELLED, "cancelled", "stopped by the load generator")
             raise
         finally:
             tape.end_ns = tape.end_ns or time.monotonic_ns()
-        if tape.fault is not None and tape.status is None:
-            raise _as_httpx(tape.fault, request)
-        body = b"" if tape.status == 200 else _error_body(tape)
-        return httpx2.Response(tape.status or 0, headers=_plain_headers(tape), content=body)
+        return tape
 
-    def _read(self, response: httpx2.Response, tape: Tape) -> None:
-        first, limits = FirstToken(), self._deadlines
-        start = tape.sent_ns or time.monotonic_ns()
+    def _read(
+        self, response: httpx2.Response, tape: Tape, first: FirstToken, *, streams: bool
+    ) -> None:
         stream = response.stream
         assert isinstance(stream, httpx2.SyncByteStream)
         try:
@@ -194,22 +225,50 @@ class SdkTransport(httpx2.BaseTransport):
                 now = time.monotonic_ns()
                 tape.reads.append((now, data))
                 tape.body_bytes += len(data)
-                if tape.body_bytes > MAX_BODY_BYTES:
-                    message = f"response larger than {MAX_BODY_BYTES} bytes"
+                first.feed(data)
+                if tape.body_bytes > MAX_BODY_BYTES or len(tape.reads) > MAX_READS:
+                    message = f"response larger than {MAX_BODY_BYTES} bytes or {MAX_READS} reads"
                     tape.fault = Fault(Outcome.MALFORMED, "too_large", message)
-                elif now - start > limits.total_s * 1e9:
-                    tape.fault = Fault(Outcome.TIMEOUT, "total", "total timeout")
-                elif (
-                    tape.is_stream
-                    and not first.feed(data)
-                    and now - start > limits.first_token_s * 1e9
-                ):
-                    tape.fault = Fault(Outcome.TIMEOUT, "first_token", "first token timeout")
+                else:
+                    tape.fault = self._overdue(tape, first, now, streams=streams)
                 if tape.fault is not None:
                     return
             tape.end_ns = time.monotonic_ns()
         finally:
             response.close()
+
+    def _overdue(
+        self, tape: Tape, first: FirstToken, now_ns: int, *, streams: bool
+    ) -> Fault | None:
+        """The timeout that has passed although bytes keep coming."""
+        due = [(self._deadlines.total_s, "total")]
+        if streams and tape.status in (None, 200) and not first.seen:
+            due.append((self._deadlines.first_token_s, "first_token"))
+        limit_s, which = min(due)
+        if (now_ns - (tape.sent_ns or now_ns)) / 1e9 <= limit_s:
+            return None
+        return Fault(Outcome.TIMEOUT, which, f"{which.replace('_', ' ')} timeout")
+
+    def _fault(
+        self, error: httpx2.TransportError, tape: Tape, first: FirstToken, *, streams: bool
+    ) -> Fault:
+        """What `error` is in our words; the same as on our own wire."""
+        message, causes = str(error) or type(error).__name__, list(_causes(error))
+        if isinstance(error, httpx2.ConnectTimeout):
+            return Fault(Outcome.TIMEOUT, "connect", message)
+        if isinstance(error, httpx2.TimeoutException):
+            overdue = self._overdue(tape, first, time.monotonic_ns(), streams=streams)
+            return overdue or Fault(Outcome.TIMEOUT, "idle", "idle timeout")
+        if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
+            tls = any(isinstance(cause, ssl.SSLError) for cause in causes)
+            dns = any(isinstance(cause, socket.gaierror) for cause in causes)
+            cause = "tls" if tls else "dns" if dns else "connect"
+            return Fault(Outcome.DISCONNECTED, cause, message)
+        lost = ("disconnect", "closed connection")
+        if isinstance(error, httpx2.RemoteProtocolError) and not any(w in message for w in lost):
+            return Fault(Outcome.MALFORMED, "http", f"not HTTP: {message}")
+        cause = "after_first_token" if first.seen else "before_first_token"
+        return Fault(Outcome.DISCONNECTED, cause, message)
 
     def close(self) -> None:
         """Close the SDK's connection pool."""
@@ -240,38 +299,60 @@ class _Trace:
             tape.first_byte_ns = now
 
 
+def _streams(request: httpx2.Request) -> bool:
+    """Whether the request asks for a stream."""
+    body = request.read()
+    return b'"stream":true' in body or b'"stream": true' in body
+
+
 def _start(request: httpx2.Request, pool: Pool, deadlines: Deadlines) -> Exchange:
     """Send `request`; the exchange's tape is in its extensions even where this raises."""
-    body = request.read()
-    streams = b'"stream":true' in body or b'"stream": true' in body
-    exchange = Exchange(pool, deadlines, streams=streams)
+    exchange = Exchange(pool, deadlines, streams=_streams(request))
     request.extensions[TAPE] = exchange.tape
     _current.set(exchange.tape)
     url = request.url
     port = url.port or (443 if url.scheme == "https" else 80)
-    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), url.raw_path)]
-    for name, value in request.headers.raw:
-        if name.lower() == b"accept-encoding":
-            value = b"identity"  # a compressed stream would hide when its events arrived
-        lines.append(name + b": " + value)
+    message = _head(request) + request.read()
     try:
-        exchange.send(Origin(url.scheme, url.host, port), b"\r\n".join(lines) + b"\r\n\r\n" + body)
+        exchange.send(Origin(url.scheme, url.host, port), message)
     except Failed as failed:
         raise _as_httpx(failed.fault, request) from None
     return exchange
 
 
-def _plain_headers(tape: Tape) -> list[tuple[str, str]]:
-    """The response headers without those that describe how the body was framed."""
-    framing = ("content-encoding", "transfer-encoding", "content-length")
-    return [(name, value) for name, value in tape.headers.items() if name not in framing]
+def _head(request: httpx2.Request) -> bytes:
+    """The request line and headers, as bytes for the wire."""
+    lines = [b"%s %s HTTP/1.1" % (request.method.encode(), request.url.raw_path)]
+    for name, value in request.headers.raw:
+        lowered = name.lower()
+        if lowered == b"accept-encoding":
+            value = b"identity"  # a compressed stream would hide when its events arrived
+        elif lowered == b"transfer-encoding":  # we have the whole body: its length is known
+            name, value = b"Content-Length", b"%d" % len(request.read())
+        if b"\n" in value or b"\r" in value or b"\0" in value:
+            raise httpx2.LocalProtocolError(f"line break in header {name!r}", request=request)
+        lines.append(name + b": " + value)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _for_sdk(tape: Tape) -> httpx2.Response:
+    """The response as the SDK gets it: a good answer is decoded from the tape, it sees errors."""
+    framing = (b"content-encoding", b"transfer-encoding", b"content-length")
+    headers = [(name, value) for name, value in _header_bytes(tape) if name not in framing]
+    content = b"" if tape.status == 200 else _error_body(tape)
+    return httpx2.Response(tape.status or 0, headers=headers, content=content)
+
+
+def _header_bytes(tape: Tape) -> list[tuple[bytes, bytes]]:
+    """The response headers as they were on the wire (the SDK would insist on ASCII text)."""
+    return [(n.encode("latin-1"), v.encode("latin-1")) for n, v in tape.headers.items()]
 
 
 def _error_body(tape: Tape) -> bytes:
     try:
         return tape.body[:65536]
-    except Exception:  # noqa: BLE001 - an error page that cannot be inflated is an empty one
-        return b""
+    except zlib.error:
+        return b""  # an error page that cannot be inflated is an empty one
 
 
 _TO_HTTPX: dict[tuple[Outcome, bool], type[httpx2.TransportError]] = {
@@ -289,15 +370,7 @@ def _as_httpx(fault: Fault, request: httpx2.Request) -> httpx2.TransportError:
     return kind(fault.message, request=request)
 
 
-def _from_httpx(error: httpx2.TransportError, *, started: bool) -> Fault:
-    message = str(error) or type(error).__name__
-    if isinstance(error, httpx2.ConnectTimeout):
-        return Fault(Outcome.TIMEOUT, "connect", message)
-    if isinstance(error, httpx2.TimeoutException):
-        return Fault(Outcome.TIMEOUT, "idle" if started else "first_token", message)
-    if isinstance(error, httpx2.ConnectError | httpx2.ProxyError):
-        return Fault(Outcome.DISCONNECTED, "connect", message)
-    if isinstance(error, httpx2.RemoteProtocolError) and "disconnect" not in message:
-        return Fault(Outcome.MALFORMED, "http", message)
-    cause = "after_first_token" if started else "before_first_token"
-    return Fault(Outcome.DISCONNECTED, cause, message)
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
