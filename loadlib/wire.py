@@ -28,6 +28,7 @@ MAX_READS = 1_000_000  # of one response: byte by byte, 64 MB would be gigabytes
 DRAIN_BYTES = 64 * 1024  # what an abandoned response may still send before we hang up
 DRAIN_S = 0.05
 HUNG_UP_NS = 1_000_000_000  # an idle connection that was closed is found out a round trip later
+HUNG_UP_NS = 1_000_000_000  # an idle connection that was closed is found out a round trip later
 
 try:  # the blocking original: this poll never waits, so it need not go through the hub
     from gevent.monkey import get_original
@@ -177,6 +178,7 @@ class Exchange:
         self._until_close = False
         self._reusable = True
         self._send_error: str | None = None
+        self._request: tuple[Origin, bytes] | None = None  # until the server says something
         self._parser = httptools.HttpResponseParser(self)
 
     # -- the steps ---------------------------------------------------------------------------
@@ -184,11 +186,20 @@ class Exchange:
     def send(self, origin: Origin, request: bytes) -> None:
         """Connect and write the whole request.
 
+        A server may close an idle connection while the next request is on its way: llama.cpp's
+        does so after every stream, although it promises to keep it. That is no failure of the
+        request, which is sent once more, on a new connection; its response clock runs on.
+
         Raises:
             Failed: as recorded in `tape.fault`.
         """
+        self._request = origin, request
+        self._send(origin, request)
+
+    def _send(self, origin: Origin, request: bytes, *, reuse: bool = True) -> None:
+        connect_s = self._deadlines.connect_s
         try:
-            self._connection = self._pool.take(origin, self._deadlines.connect_s, self.tape)
+            self._connection = self._pool.take(origin, connect_s, self.tape, reuse=reuse)
             sock = self._connection.sock
             self.tape.sent_ns = self._last_read_ns = time.monotonic_ns()
             deadline_ns, which = self._deadline()
@@ -225,12 +236,16 @@ class Exchange:
         except TimeoutError:
             self._fail(timeout)
         except OSError as error:
+            if self._resent():
+                return
             self._lost(error.strerror or str(error))
         except BaseException:
             self.cancel()
             raise
         if data:
             self._record(data)
+        elif self._resent():
+            return
         else:
             self._closed()
         if not self.complete and self._now_ns > deadline_ns and self._deadline() == deadline:
@@ -339,6 +354,7 @@ class Exchange:
     def _record(self, data: bytes) -> None:
         tape = self.tape
         self._last_read_ns = self._now_ns
+        self._request = None
         if tape.first_byte_ns is None:
             tape.first_byte_ns = self._now_ns
         if not self.headers_done:
@@ -386,6 +402,20 @@ class Exchange:
             self._hang_up()
         else:
             self._lost("connection closed by the server")
+
+    def _resent(self) -> bool:
+        """Whether an idle connection was closed under the request, which then is sent again."""
+        tape = self.tape
+        if self._request is None or not tape.conn_reused or self._give_up_ns is not None:
+            return False
+        if tape.sent_ns is None or time.monotonic_ns() - tape.sent_ns > HUNG_UP_NS:
+            return False
+        assert self._connection is not None
+        self._connection.close()
+        self._connection = None
+        self._reusable, self._send_error = True, None
+        self._send(*self._request, reuse=False)
+        return True
 
     def _lost(self, message: str) -> NoReturn:
         cause = "after_first_token" if self._first.seen else "before_first_token"
