@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +28,18 @@ STYLES = {
 }  # fmt: skip
 
 
+class Screen(Console):
+    """Stdout or stderr; `| head` may end the reading, which changes no exit code."""
+
+    def __init__(self, *, err: bool = False) -> None:
+        super().__init__(stderr=err, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: the rest goes nowhere."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def print_summary(
     summary: Summary, folder: Path | None = None, console: Console | None = None
 ) -> None:
@@ -33,7 +47,7 @@ def print_summary(
 
     `console` defaults to stdout: colours only on a terminal and without `NO_COLOR`.
     """
-    out = console or Console(highlight=False)
+    out = console or Screen()
     style = STYLES[summary.verdict.status]
     out.print()
     out.print(_title(summary, style), soft_wrap=True)
@@ -131,7 +145,7 @@ def _health(summary: Summary) -> Text:
 
 def print_comparison(rows: Sequence[Comparison], console: Console | None = None) -> None:
     """`loadlib compare A B`: ratios with both intervals, marked indicative."""
-    out = console or Console(highlight=False)
+    out = console or Screen()
     if not rows:
         out.print("Nothing to compare: the two runs have no group in common.")
         return
