@@ -23,6 +23,7 @@ from loadlib.recorder import Recorder
 from loadlib.scenario import Phase
 from loadlib.schedule import ARRIVALS, Shard, mix, seed_for, share
 from loadlib.session import ALL, Crew, Plan
+from loadlib.swarm.spread import ceiling, part
 
 LOOKAHEAD = 64  # prompts built ahead: at 128k tokens some 32 MB
 CLOSED_LOOKAHEAD = 16
@@ -260,37 +261,45 @@ class Dispatcher:
         if not phase.closed:
             merged = heapq.merge(*sources.values(), key=lambda item: item.due_ns)
             return _Feed({ALL: merged}, LOOKAHEAD)
-        ahead = max(4, min(CLOSED_LOOKAHEAD, share(phase.users or 0, self._shard)))
+        ahead = max(4, min(CLOSED_LOOKAHEAD, self._ceiling(phase)))
         return _Feed(sources, ahead)
 
     def _items(
         self, phase: Phase, key: str, weights: Mapping[tuple[str, str], float]
     ) -> Iterator[_Item]:
+        mine = part(phase, self._shard)
+        if mine is None or not any(self._taken(workload) for _, workload in weights):
+            return
         seed = seed_for(self._plan.scenario.seed, phase.title, key)
         falls_on = mix(weights, seed)
         # Every shard walks the same round-robin and keeps its own places in it.
         position = 0
-        for index, due_ns in self._instants(phase, seed):
+        for index, due_ns in self._instants(phase, mine, seed):
             while position <= index:
                 model, workload = next(falls_on)
                 position += 1
-            if not self._plan.crews.get(workload, Crew()).weights:
-                continue  # nobody takes this workload: its share is removed
+            if not self._taken(workload):
+                continue  # its share is removed; the others stay as planned
             yield _Item(due_ns, index, model, workload, self._build(model, workload))
 
-    def _instants(self, phase: Phase, seed: int) -> Iterator[tuple[int, int]]:
+    def _taken(self, workload: str) -> bool:
+        """Whether any picked class with tasks takes the arrivals of a workload."""
+        return bool(self._plan.crews.get(workload, Crew()).weights)
+
+    @staticmethod
+    def _instants(phase: Phase, mine: Shard, seed: int) -> Iterator[tuple[int, int]]:
         if phase.closed:
-            index = self._shard.index
+            index = mine.index
             while phase.requests is None or index < phase.requests:
                 yield index, 0
-                index += self._shard.count
+                index += mine.count
             return
         yield from ARRIVALS[phase.arrival](
             phase.rate,
             duration_ns=phase.duration_ns,
             requests=phase.requests,
             seed=seed,
-            shard=self._shard,
+            shard=mine,
         )
 
     def _build(self, model: str, workload: str) -> Prepared | None:
@@ -303,12 +312,17 @@ class Dispatcher:
         return self._prepare(source.prompt(self._plan.models[model], ordinal))
 
     def _set_gate(self, key: str, phase: Phase) -> None:
-        ceiling = phase.users if phase.closed else phase.max_in_flight
-        mine = share(ceiling or 0, self._shard)
+        mine = self._ceiling(phase)
         gate = self.gates.setdefault(key, Gate(mine, self.patience_ns))
         gate.ceiling, gate.when_full = mine, phase.when_full
         for arrival in gate.admit():
             self._give(arrival)
+
+    def _ceiling(self, phase: Phase) -> int:
+        """Requests of one stream in flight at once, in this process. One where it has no part
+        in the phase: what waits from the phase before may still go."""
+        mine = part(phase, self._shard)
+        return 1 if mine is None else share(ceiling(phase), mine)
 
     def _sleep_until(self, at_ns: int) -> bool:
         """Wait for an instant; False when the run was stopped meanwhile."""
