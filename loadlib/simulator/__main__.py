@@ -6,14 +6,15 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from typing import NoReturn
 
 from loadlib.errors import LoadlibError
 from loadlib.simulator import Faults, serve
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, prog: str = "python -m loadlib.simulator") -> int:
     """Run; returns the exit code. Errors are one line on stderr."""
-    options = vars(_parser().parse_args(argv))
+    options = vars(_parser(prog).parse_args(argv))
     faults = Faults(**{field.name: options.pop(field.name) for field in fields(Faults)})
     try:
         serve(**options, faults=faults)
@@ -23,8 +24,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m loadlib.simulator", description=__doc__)
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def _parser(prog: str) -> argparse.ArgumentParser:
+    about = "The simulator: an OpenAI-compatible server with known speeds, on loopback."
+    parser = _Parser(prog=prog, description=about)
     add = parser.add_argument
     add("--port", type=int, default=0, help="0, the default, takes any free port")
     add("--host", default="127.0.0.1", help="a loopback address; any other is refused")
