@@ -301,7 +301,7 @@ def _check_public(scenario: Scenario, models: Iterable[Model]) -> None:
         if is_public(model.host):
             raise UsageError(
                 f"{model.name}: {model.host} is a public host: write `target: live` in the"
-                " scenario to send load there (or `target: simulator` to practise)"
+                " scenario (or --set target=live) to send load there"
             )
 
 
