@@ -386,17 +386,24 @@ def _status_outcome(tape: Tape, error: openai.APIError | None) -> tuple[Outcome,
 def _error_words(tape: Tape, error: openai.APIError | None) -> tuple[str, str]:
     """(code, message) of an error response, from the SDK or from the tape of a user's own call."""
     if error is not None:
-        return str(error.code or error.type or ""), error.message
+        return _code(error.code, error.type), error.message
     try:
         body = tape.body
     except zlib.error:
         return "", "an error page that cannot be read"
     try:
         problem = msgspec.json.decode(body)["error"]
-        code, message = problem.get("code") or problem.get("type"), problem.get("message")
-        return str(code or ""), str(message or problem)
+        code = _code(problem.get("code"), problem.get("type"))
+        return code, str(problem.get("message") or problem)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         return "", body[:MESSAGE_CHARS].decode("utf-8", "replace")
+
+
+def _code(code: object, kind: object) -> str:
+    """The more telling of an error's `code` and `type`: a numeric code (llama.cpp, vLLM) is only
+    the HTTP status again."""
+    said = str(code or "")
+    return str(kind or said) if said.isdigit() else said or str(kind or "")
 
 
 class _Usage(NamedTuple):
