@@ -1,0 +1,111 @@
+"""Real conversations on llama.cpp's own server: what `make demo-real` does, with fewer of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import demo_real
+import pytest
+import real_server
+
+from loadlib import run as runs
+from loadlib.errors import ExitCode
+from loadlib.sample import Outcome
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        bool(real_server.missing()),
+        reason=f"not installed: {', '.join(real_server.missing())} (`make demo-real` does)",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with demo_real.serving() as base_url:
+        yield base_url
+
+
+def test_conversations_are_replayed_and_tokens_equal_the_servers_own_counters(
+    server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = demo_real.chosen_data({})
+    run = demo_real.replay(server, tmp_path, data=data, count=6)
+
+    assert run.faults() == []
+    assert run.exit_code == ExitCode.PASS
+    (group,) = run.summary["groups"]
+    assert group["requests"]["ok"] == group["requests"]["scheduled"]
+    assert group["requests"]["ok"] == demo_real.requests_of(data, 6)
+    # two turns of one conversation and more: history was sent, and asked for as recorded
+    assert run.ours.prompt > 20 * group["requests"]["ok"]
+    assert 0 < group["metrics"]["sent_ttft"]["p50"] <= group["metrics"]["ttft"]["max"]
+    assert group["metrics"]["tpot"]["p50"] > 1, "a real engine takes milliseconds a token"
+    assert (run.folder / "report.html").stat().st_size > 10_000
+    assert "Traceback" not in capfd.readouterr().err
+
+    demo_real.report(run)
+    said = capfd.readouterr().out
+    assert f"{run.ours.prompt:,} in summary.json, {run.server.prompt:,} in the server's" in said
+
+
+def test_early_ends_and_refused_prompts_count_as_the_server_counts_them(
+    server: str, tmp_path: Path
+) -> None:
+    questions = [
+        "Say hi.",
+        # Within the window the scenario claims, beyond the one the server gives a slot.
+        "word " * (real_server.CONTEXT_PER_SLOT + 500),
+        "What is the capital of France? Answer in one word.",
+    ]
+    data = tmp_path / "questions.jsonl"
+    data.write_text(
+        "".join(
+            json.dumps({"messages": [{"role": "user", "content": question}]}) + "\n"
+            for question in questions
+        )
+    )
+    run = demo_real.replay(
+        server,
+        tmp_path,
+        data=data,
+        changes=(
+            f"models.0.context_window={real_server.CONTEXT}",
+            "workloads.chat.output_tokens=100",
+            "workloads.chat.extra_body.temperature=0",
+        ),
+    )
+
+    samples = sorted(runs.load(run.folder).samples(), key=lambda sample: sample.index)
+    assert [sample.outcome for sample in samples] == [Outcome.OK, Outcome.REJECTED, Outcome.OK]
+    assert samples[1].cause == "exceed_context_size_error"
+    assert "exceeds the available context size" in (samples[1].error or "")
+    for sample in (samples[0], samples[2]):
+        assert sample.finish_reason == "stop"
+        assert sample.output_tokens is not None
+        assert 1 <= sample.output_tokens < 100
+    assert run.faults() == []
+    assert run.exit_code == ExitCode.SLO_FAILED, "one rejected request in three is no pass"
+    page = (run.folder / "report.html").read_text()
+    assert "rejected" in page
+    assert "exceeds the available context size" in page
+
+
+def test_counts_that_differ_are_said_aloud(tmp_path: Path) -> None:
+    group = {"tokens": {"input": 30, "cached": 10, "output": 5, "source": "mixed"}}
+    run = demo_real.Replay(
+        folder=tmp_path,
+        exit_code=0,
+        wall_s=1.0,
+        summary={"groups": [group]},
+        server=demo_real.Tokens(prompt=20, cached=0, output=6),
+    )
+    assert run.faults() == [
+        "cached prompt tokens differ: summary.json 10, the server's /metrics 0",
+        "output tokens differ: summary.json 5, the server's /metrics 6",
+        "token counts come from {'mixed'}, not from the server",
+    ]
