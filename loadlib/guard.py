@@ -92,7 +92,7 @@ class Breakers:
         self._since_ns = now if self._since_ns is None else self._since_ns
         self._ends.append((now, throttled))
         self._throttled += throttled
-        while self._ends[0][0] < now - THROTTLED_WINDOW_NS:
+        while self._ends[0][0] <= now - THROTTLED_WINDOW_NS:
             self._throttled -= self._ends.popleft()[1]
         full_window = now - self._since_ns >= THROTTLED_WINDOW_NS
         enough = len(self._ends) >= THROTTLED_AT_LEAST
