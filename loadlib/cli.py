@@ -10,17 +10,22 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 import msgspec
 
 from loadlib import __version__
-from loadlib.errors import ExitCode, LoadlibError, UsageError
+from loadlib.errors import ExitCode, LoadlibError, UsageError, nearest
+from loadlib.redact import redact
 from loadlib.session import Choice, estimate_usd, open_session, override_pairs
+
+if TYPE_CHECKING:
+    from loadlib.run import Run
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
 LOCUSTFILE = Path(__file__).with_name("swarm") / "locustfile.py"
 PASSED_ON = (
     ("overrides", "--set"), ("models", "--model"), ("base_url", "--base-url"), ("rate", "--rate"),
@@ -34,23 +39,72 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the code that says how it went."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = cli.main(arguments, prog_name="loadlib", standalone_mode=False)
-    except click.ClickException as problem:
+        # Not `cli.main`: that would turn a closed pipe into exit code 1.
+        with cli.make_context("loadlib", arguments) as context:
+            code = cli.invoke(context)
+    except click.exceptions.Exit as end:  # --help, --version
+        code = end.exit_code
+    except click.exceptions.NoArgsIsHelpError as problem:
         problem.show()
         code = ExitCode.USAGE
-    except click.Abort:
-        code = ExitCode.SIGINT
+    except click.ClickException as problem:
+        code = _refuse(redact(problem.format_message(), limit=500), ExitCode.USAGE)
     except LoadlibError as problem:
-        click.echo(f"error: {problem}", err=True)
-        code = problem.exit_code
+        code = _refuse(str(problem), problem.exit_code)
     except BrokenPipeError:
-        # `loadlib … | head`: the reader has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _nobody_reads()
         code = ExitCode.PASS
+    except OSError as problem:
+        place = f"{problem.filename or 'cannot read or write'}: "
+        code = _refuse(place + (problem.strerror or str(problem)), ExitCode.PREFLIGHT)
+    except (click.Abort, KeyboardInterrupt):
+        code = ExitCode.SIGINT
     sys.exit(int(code or 0))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+def _refuse(why: str, code: ExitCode) -> ExitCode:
+    click.echo(f"error: {why}", err=True)
+    return code
+
+
+def _say(text: object = "", *, err: bool = False) -> None:
+    """Print a line. `loadlib … | head` ends the reading, which changes no exit code."""
+    try:
+        click.echo(text, err=err)
+    except BrokenPipeError:
+        _nobody_reads()
+
+
+def _nobody_reads() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Commands(click.Group):
+    """A group that names the nearest command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command `args` begin with."""
+        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            known = self.list_commands(ctx)
+            raise UsageError(
+                f"no command {redact(args[0], limit=80)!r}{nearest(args[0], known)}:"
+                f" there are {', '.join(known)}"
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _processes(_ctx: click.Context, _parameter: click.Parameter, value: int | None) -> int | None:
+    if value == 0:
+        raise click.BadParameter("1 or more, or -1 for one per core")
+    return value
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="loadlib")
 def cli() -> None:
     """Load and latency testing for LLM APIs, on Locust."""
@@ -59,7 +113,7 @@ def cli() -> None:
 def _choosing(command: F) -> F:
     """The options that choose a scenario and change it; shared by run, ui and validate."""
     options = (
-        click.argument("scenario", required=False, type=click.Path(dir_okay=False)),
+        click.argument("scenario", required=False),
         click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
                      help="Override any key: --set load.1.duration=10s."),
         click.option("--model", "models", multiple=True, help="Only this model (repeatable)."),
@@ -78,8 +132,9 @@ def _choosing(command: F) -> F:
 @cli.command(context_settings={"ignore_unknown_options": False})
 @_choosing
 @click.option("--out", default="reports", show_default=True, help="Folder for run folders.")
-@click.option("--processes", type=click.IntRange(-1), help="Worker processes; -1: one per core.")
-@click.option("--baseline", type=click.Path(exists=True), help="Run folder to compare with.")
+@click.option("--processes", type=click.IntRange(-1), callback=_processes,
+              help="Worker processes; -1: one per core.")  # fmt: skip
+@click.option("--baseline", type=FOLDER, help="Run folder to compare with, after the run.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
 @click.option("--json", "as_json", is_flag=True, help="Print only summary.json to stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
@@ -92,7 +147,8 @@ def run(**given: Any) -> int:
 @cli.command()
 @_choosing
 @click.option("--out", default="reports", show_default=True, help="Folder for run folders.")
-@click.option("--processes", type=click.IntRange(-1), help="Worker processes; -1: one per core.")
+@click.option("--processes", type=click.IntRange(-1), callback=_processes,
+              help="Worker processes; -1: one per core.")  # fmt: skip
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--web-port", default=8089, show_default=True, help="Port to bind.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
@@ -100,7 +156,7 @@ def run(**given: Any) -> int:
 @click.argument("locust", nargs=-1, type=click.UNPROCESSED, metavar="[-- LOCUST FLAGS]")
 def ui(web_host: str, web_port: int, **given: Any) -> int:
     """Open Locust's web UI on a scenario; each Start…Stop is one run folder."""
-    click.echo(f"web UI on http://{web_host}:{web_port}", err=True)
+    _say(f"web UI on http://{web_host}:{web_port}", err=True)
     return _locust(["--web-host", web_host, "--web-port", str(web_port)], given)
 
 
@@ -111,9 +167,13 @@ def _locust(flags: list[str], given: dict[str, Any]) -> int:
         scenario, rest = None, [scenario, *rest]
     if scenario is None and not given["models"]:
         raise UsageError("nothing to run: give a scenario file, or --model with --base-url")
+    _check_locustfile(rest)
+    baseline = given.get("baseline")
+    if baseline is not None:
+        _run_of(baseline)  # before the load, not after it
     line = [*flags, *_as_locust(scenario, given), *rest]
     shown = shlex.join(["locust", "-f", os.path.relpath(LOCUSTFILE), *line])
-    click.echo(f"= {shown}", err=True)
+    _say(f"= {shown}", err=True)
     quiet = ["--loglevel", "INFO" if given["verbose"] else "WARNING"]
     ours = ["--loadlib-argv", "\0".join(["loadlib", *sys.argv[1:]])]
     if given.get("as_json"):
@@ -122,11 +182,27 @@ def _locust(flags: list[str], given: dict[str, Any]) -> int:
 
     code = plugin.run_locust(["-f", str(LOCUSTFILE), *quiet, *ours, *line])
     folder = plugin.last_folder()
-    if folder is not None and given.get("as_json"):
-        click.echo((folder / "summary.json").read_text(encoding="utf-8"))
-    if folder is not None and given.get("baseline"):
-        _show_comparison(Path(given["baseline"]), folder, err=bool(given.get("as_json")))
+    if folder is not None and given.get("as_json") and (folder / "summary.json").is_file():
+        _say((folder / "summary.json").read_text(encoding="utf-8").rstrip())
+    if folder is not None and baseline is not None:
+        _show_comparison(baseline, folder, err=bool(given.get("as_json")))
     return code
+
+
+def _check_locustfile(flags: Sequence[str]) -> None:
+    """`-- -f mine.py`: classes of one's own for the scenario. Locust's refusal exits with 1."""
+    for flag, _equals, attached in (word.partition("=") for word in flags):
+        if flag in ("-f", "--locustfile"):
+            place = list(flags).index(flag) + 1 if not attached else 0
+            name = attached or "".join(flags[place : place + 1])
+            if not all(Path(part).exists() for part in name.split(",")):
+                raise UsageError(f"no locustfile {redact(name)!r}")
+
+
+def _run_of(folder: Path) -> Run:
+    from loadlib import run as runs
+
+    return runs.load(folder)
 
 
 def _as_locust(scenario: str | None, given: dict[str, Any]) -> list[str]:
@@ -150,23 +226,23 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     from loadlib import scenario as scenarios
 
     if schema:
-        click.echo(msgspec.json.format(msgspec.json.encode(scenarios.json_schema())).decode())
+        _say(msgspec.json.format(msgspec.json.encode(scenarios.json_schema())).decode())
         return ExitCode.PASS
     if scenario is None and not given["models"]:
         raise UsageError("nothing to validate: give a scenario file")
     session = open_session(_choice(scenario, given))
-    click.echo(scenarios.to_yaml(session.scenario).rstrip())
+    _say(scenarios.to_yaml(session.scenario).rstrip())
     plan = gates.planned(session.scenario, session.serves)
-    click.echo()
+    _say()
     for item in plan:
         n = "as many as the server answers" if item.requests is None else f"{item.requests:,.0f}"
-        click.echo(f"# {item.model}/{item.workload} {item.phase}: {n} requests")
+        _say(f"# {item.model}/{item.workload} {item.phase}: {n} requests")
     estimate = estimate_usd(session)
     cost = "unknown" if estimate is None else f"up to {estimate:.4f} USD at list prices"
-    click.echo(f"# cost: {cost}")
+    _say(f"# cost: {cost}")
     short = gates.remedies(session.scenario.objectives, plan)
     for line in (*session.skipped, *session.notices, *short):
-        click.echo(f"# ! {line}")
+        _say(f"# ! {line}")
     return ExitCode.PASS
 
 
@@ -176,44 +252,40 @@ def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
 
 
 @cli.command()
-@click.argument("run_folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("run_folder", type=FOLDER)
 def report(run_folder: Path) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
 
     for path in pages.write(run_folder):
-        click.echo(path)
+        _say(path)
     return ExitCode.PASS
 
 
 @cli.command()
-@click.argument("before", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.argument("after", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("before", type=FOLDER)
+@click.argument("after", type=FOLDER)
 @click.option("--json", "as_json", is_flag=True, help="Print the rows as JSON.")
 def compare(before: Path, after: Path, *, as_json: bool) -> int:
     """Compare two run folders: ratios with both intervals; indicative, one run a side."""
     if as_json:
         from loadlib import compare as comparing
-        from loadlib import run as runs
 
-        rows = comparing.compare(runs.load(before), runs.load(after))
-        click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        rows = comparing.compare(_run_of(before), _run_of(after))
+        _say(msgspec.json.format(msgspec.json.encode(rows)).decode())
     else:
         _show_comparison(before, after, err=False)
     return ExitCode.PASS
 
 
 def _show_comparison(before: Path, after: Path, *, err: bool) -> None:
-    from rich.console import Console
-
     from loadlib import compare as comparing
-    from loadlib import run as runs
     from loadlib.report import terminal
 
-    old, new = runs.load(before), runs.load(after)
-    terminal.print_comparison(comparing.compare(old, new), Console(stderr=err, highlight=False))
+    old, new = _run_of(before), _run_of(after)
+    terminal.print_comparison(comparing.compare(old, new), terminal.Screen(err=err))
     for line in comparing.unmatched(old, new):
-        click.echo(f"  {line}", err=err)
+        _say(f"  {line}", err=err)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -222,4 +294,4 @@ def simulate(arguments: tuple[str, ...]) -> int:
     """Start the simulator: an OpenAI-compatible server with known speeds, on loopback."""
     from loadlib.simulator.__main__ import main as simulator
 
-    return int(simulator(list(arguments)) or 0)
+    return simulator(list(arguments), "loadlib simulate")
