@@ -107,6 +107,7 @@ class Session:
     free: bool = False  # no scenario: Locust's own rules decide the load
     notices: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    untaken: frozenset[str] = frozenset()  # workloads that no picked user class takes
 
     @property
     def stages(self) -> Sequence[tuple[Phase, Sequence[str]]]:
@@ -114,7 +115,9 @@ class Session:
         return self.scenario.stages(list(self.models.values()))
 
     def serves(self, model: str, workload: str) -> bool:
-        """Whether any length of the workload fits the model."""
+        """Whether requests of the workload reach the model: it is taken, and some length fits."""
+        if workload in self.untaken:
+            return False
         source = self.workloads.get(workload)
         return source is None or source.serves(self.models[model])
 

@@ -18,9 +18,10 @@ from gevent.event import Event
 
 from loadlib.conclude import Ending, conclude
 from loadlib.errors import ExitCode, LoadlibError
+from loadlib.folder import write_atomically
 from loadlib.recorder import NS, Live, Totals
-from loadlib.run import RunWriter, seal
-from loadlib.scenario import Phase, to_yaml
+from loadlib.run import SCENARIO, RunWriter, seal
+from loadlib.scenario import Phase, Scenario, to_yaml
 from loadlib.session import Plan, Session
 from loadlib.summarise import Window
 from loadlib.summary import Summary
@@ -37,6 +38,7 @@ class _Source:
 
     done: dict[str, Any] | None = None
     phase: str = ""
+    left: bool = False  # before the end, and not because the run was stopped
 
 
 @dataclass(slots=True)
@@ -84,8 +86,9 @@ class Coordinator:
         self._aborted: str | None = None
         self._signal: ExitCode | None = None
         self._all_done = Event()
+        self._stopper: gevent.Greenlet[[], None] | None = None
+        self._concluding = False
         self.ended = Event()
-        self._ending = False
 
     # -- from the workers ----------------------------------------------------------------------
 
@@ -95,14 +98,21 @@ class Coordinator:
 
     def on_interval(self, source: str, data: Mapping[str, Any]) -> None:
         """About a second of one worker's measurements."""
-        self.run.sources.setdefault(source, _Source()).phase = str(data["phase"])
+        known = self.run.sources.get(source)
+        if known is None or known.left or self._concluding:
+            return  # of a run before, or given up: its loss is on record
+        known.phase = str(data["phase"])
         interval = data["interval"]
         if self.run.totals.merge(interval, source, gevent.sleep):
             self._writer.append(interval, source)
 
     def on_done(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker has sent everything it had."""
-        self.run.sources.setdefault(source, _Source()).done = dict(data)
+        known = self.run.sources.get(source)
+        if known is None or known.done is not None:
+            return
+        known.done = dict(data)
+        known.left = bool(data["left"])
         self.run.totals.expect(int(data["seq"]), source)
         self._look_done()
 
@@ -110,14 +120,17 @@ class Coordinator:
         """A worker will not come back; what it did not report is lost."""
         known = self.run.sources.get(source)
         if known is not None and known.done is None:
-            log.warning("worker %s is gone; what it had not reported is lost", source)
-            known.done = {}
-            self.run.totals.expect(self.run.totals.last_seq(source) + 1, source)
+            known.done, known.left = {}, True
             self._look_done()
+
+    @property
+    def waits_for(self) -> frozenset[str]:
+        """The workers that have not said their last word."""
+        return frozenset(n for n, source in self.run.sources.items() if source.done is None)
 
     def on_abort(self, reason: str) -> None:
         """A worker found a reason to stop the run."""
-        if self._aborted is None and not self._ending:
+        if self._aborted is None and not self.stopping:
             self._aborted = reason
             log.error("stopping the run: %s", reason)
             gevent.spawn(self.end)
@@ -128,34 +141,42 @@ class Coordinator:
 
     # -- the end -------------------------------------------------------------------------------
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the end has begun."""
+        return self._stopper is not None or self._all_done.is_set()
+
     def wait(self) -> None:
-        """Until every worker has finished by itself; then conclude."""
+        """Until every worker has finished by itself, or the run was stopped; concluded then."""
         self._all_done.wait()
         self._conclude()
 
     def end(self, signal: ExitCode | None = None) -> None:
         """Stop arrivals, let streams finish within the grace period, conclude. Idempotent."""
-        if self._ending:
-            self.ended.wait()
-            return
-        if not self._all_done.is_set():
+        if not self.stopping:
             self._signal = signal
-            try:
-                self._tell("loadlib_stop", {"grace_s": GRACE_S})
-                self._all_done.wait(GRACE_S + LAST_WORD_S)
-            except KeyboardInterrupt:
-                self._tell("loadlib_stop", {"grace_s": 0.0})
-                self._all_done.wait(LAST_WORD_S)
-        for source in list(self.run.sources):
+            self._stopper = gevent.spawn(self._stop)
+        self.ended.wait()
+
+    def hurry(self) -> None:
+        """Someone asked twice: streams in flight are cancelled now."""
+        if self.stopping and not self._all_done.is_set():
+            self._tell("loadlib_stop", {"grace_s": 0.0})
+
+    def _stop(self) -> None:
+        self._tell("loadlib_stop", {"grace_s": GRACE_S})
+        self._all_done.wait(GRACE_S + LAST_WORD_S)
+        for source in self.waits_for:
             self.on_gone(source)
         self._conclude()
 
     def _conclude(self) -> None:
-        if self._ending:
+        if self._concluding:
             self.ended.wait()
             return
-        self._ending = True
+        self._concluding = True
         try:
+            self._name_losses()
             summary = self._summary()
             self._finish(summary)
         except Exception:
@@ -163,6 +184,18 @@ class Coordinator:
             raise
         finally:
             self.ended.set()
+
+    def _name_losses(self) -> None:
+        """A worker that left before the end makes the record incomplete, and says so."""
+        totals = self.run.totals
+        for name, source in self.run.sources.items():
+            if not source.left or (source.done and self._signal is not None):
+                continue
+            # One report more than came: a gap, and an unhealthy measurement.
+            totals.expect(totals.last_seq(name) + 1, name)
+            what = "what it had not reported is lost" if not source.done else "its share is missing"
+            self.run.session.notices.append(f"worker {name} left before the end; {what}")
+            log.error("worker %s left before the end; %s", name, what)
 
     def _summary(self) -> Summary:
         session = self.run.session
@@ -186,8 +219,11 @@ class Coordinator:
 
     def _finish(self, summary: Summary) -> None:
         try:
+            if self.run.session.free:  # only now is it known what the load was
+                text = to_yaml(self.run.session.scenario).encode()
+                write_atomically(self._writer.folder / SCENARIO, text)
             self._writer.finish(summary, summary.state, self.run.totals, self._windows())
-        except LoadlibError as problem:
+        except (LoadlibError, OSError) as problem:
             log.error("%s", problem)
         self._on_end(self._writer.folder, summary)
         try:
@@ -195,12 +231,44 @@ class Coordinator:
         except OSError as problem:
             log.error("cannot seal %s: %s", self._writer.folder, problem)
 
-    def _as_it_was(self) -> Any:
-        """The implied scenario of a plain locustfile, with the duration Locust gave it."""
+    # -- without a scenario --------------------------------------------------------------------
+
+    def users_changed(self, users: int, *, open_row: bool) -> None:
+        """Locust has another number of users now; an Edit opens a new row of the record.
+
+        Under a scenario users are only a ceiling on what may be in flight.
+        """
+        session = self.run.session
+        if not session.free:
+            said = f"{users} users from {time.time() - self.run.started_ns / NS:.0f} s on"
+            session.notices.append(f"{said}: the ceiling of each class, the phases stay")
+            return
+        load = session.scenario.load
+        if not open_row:  # a shape steers: one row, its users the most there were
+            now = load[-1].model_copy(update={"users": max(users, load[-1].users or 1)})
+            load = (*load[:-1], now)
+        else:
+            name = f"{load[0].title}-{len(load) + 1}"
+            load = (*load, load[0].model_copy(update={"name": name, "users": max(1, users)}))
+            self._tell("loadlib_phase", {"title": name})
+        session.scenario = session.scenario.model_copy(update={"load": load})
+
+    def _as_it_was(self) -> Scenario:
+        """The implied scenario of a plain locustfile, with the durations Locust gave it."""
         scenario = self.run.session.scenario
-        lasted_ns = max((w.end_ns - w.start_ns for w in self._windows()), default=NS)
-        phase = scenario.load[0].model_copy(update={"duration_ns": max(NS, lasted_ns)})
-        return scenario.model_copy(update={"load": (phase,)})
+        lasted: dict[str, int] = {}
+        for window in self._windows():
+            lasted[window.phase] = max(NS, window.end_ns - window.start_ns)
+        return scenario.model_copy(
+            update={
+                "load": tuple(
+                    phase.model_copy(update={"duration_ns": lasted.get(phase.title, NS)})
+                    for phase in scenario.load
+                )
+            }
+        )
+
+    # -- when what was -------------------------------------------------------------------------
 
     def _windows(self) -> tuple[Window, ...]:
         """When each phase was: from the first worker's start to the last one's end."""
@@ -217,14 +285,22 @@ class Coordinator:
                         end_ns=max(known.end_ns, end_ns),
                     )
                 found[key] = mine
+        for title, seconds in self._seconds_of_unended().items():
+            if not any(phase == title for phase, _ in found):
+                span = min(seconds) * NS, (max(seconds) + 1) * NS
+                found[title, None] = self._window(phases[title], None, *span)
         return tuple(found.values())
+
+    def _seconds_of_unended(self) -> dict[str, set[int]]:
+        """Phase → the seconds in which something happened, where workers died before its end."""
+        found: dict[str, set[int]] = {}
+        if any(source.left for source in self.run.sources.values()):
+            for second, (_, _, phase) in self.run.totals.seconds:
+                found.setdefault(phase, set()).add(second)
+        return found
 
     def _spans(self, done: Mapping[str, Any]) -> Iterable[tuple[str, str | None, int, int]]:
         session, ends = self.run.session, done.get("last_end_ns", {})
-        if session.free and done:
-            phase = session.scenario.load[0].title
-            yield phase, None, done["started_ns"], ends.get(phase, time.time_ns())
-            return
         phases = {phase.title: phase for phase in session.scenario.load}
         everyone = set(session.models)
         for window in done.get("windows", ()):

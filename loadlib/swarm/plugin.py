@@ -1,89 +1,48 @@
-"""Wires loadlib into Locust's events: options, start, messages, stop, signals, exit code.
+"""Wires loadlib into Locust's events: start, messages, stop, exit code.
 
 Works the same under `loadlib run` and plain `locust -f`: both come through Locust's own `main`.
 """
 
 from __future__ import annotations
 
-import copy
+import functools
 import logging
 import os
-import signal
 import sys
-from argparse import SUPPRESS
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import gevent
 from locust import events
 from locust import main as locust_main
-from locust.runners import LocalRunner, MasterRunner, WorkerRunner
+from locust.runners import MasterRunner, WorkerRunner
 from locust.user.task import filter_tasks_by_tags
+from locust.user.users import HttpUser
+from rich.console import Console
 
 from loadlib import gates, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
 from loadlib.report import terminal
+from loadlib.scenario import to_yaml
 from loadlib.schedule import Shard
-from loadlib.session import (
-    Choice,
-    Plan,
-    Session,
-    crew_notices,
-    open_session,
-    override_pairs,
-)
+from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
 from loadlib.swarm import webtab
-from loadlib.swarm.coordinator import Coordinator
+from loadlib.swarm.coordinator import GRACE_S, Coordinator
+from loadlib.swarm.options import Received, add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.progress import Progress
+from loadlib.swarm.signals import Signals
+from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
 from loadlib.swarm.worker import Worker, deadlines
 
 log = logging.getLogger(__name__)
 
-OPTIONS: dict[str, dict[str, Any]] = {
-    "--scenario": {"env_var": "LOADLIB_SCENARIO", "help": "scenario file; its phases are the load"},
-    "--set": {"action": "append", "help": "KEY=VALUE in the scenario: load.0.duration=10s"},
-    "--model": {"action": "append", "help": "only this model (repeatable)"},
-    "--base-url": {"help": "OpenAI-compatible endpoint for all models"},
-    "--rate": {"help": "arrivals per second of the measure phase: 5/s"},
-    "--closed-users": {"type": int, "help": "users of the measure phase (closed loop)"},
-    "--duration": {"help": "length of the measure phase: 30s"},
-    "--requests": {"type": int, "help": "requests of the measure phase"},
-    "--seed": {"type": int, "help": "seed of the whole run"},
-    "--out": {"default": "reports", "help": "folder in which run folders are made"},
-    "--allow-unhealthy": {"action": "store_true", "help": "judge even an unhealthy measurement"},
-}
-
-
-def add_options(parser: Any) -> None:
-    """Locust's `init_command_line_parser`."""
-    for flag, settings in OPTIONS.items():
-        parser.add_argument(flag, include_in_web_ui=False, **settings)
-    # Set by `loadlib run`: its own command line for the manifest, and who prints what.
-    parser.add_argument("--loadlib-argv", include_in_web_ui=False, help=SUPPRESS)
-    parser.add_argument(
-        "--loadlib-json", action="store_true", include_in_web_ui=False, help=SUPPRESS
-    )
-
-
-def choice_of(options: Any) -> Choice:
-    """The scenario that Locust's command line chooses."""
-    return Choice(
-        file=options.scenario or None,
-        overrides=override_pairs(options.set or ()),
-        models=tuple(options.model or ()),
-        base_url=options.base_url,
-        rate=options.rate,
-        users=options.closed_users,
-        duration=options.duration,
-        requests=options.requests,
-        seed=options.seed,
-    )
-
+WATCH_EVERY_S = 0.2
 
 _last_folder: list[Path] = []  # of this process; what `loadlib run --json` prints from
 
@@ -111,18 +70,18 @@ class Plugin:
     def __init__(self, environment: Any, runner: Any, web_ui: Any) -> None:
         self.environment, self.runner, self.web_ui = environment, runner, web_ui
         self.options = environment.parsed_options
-        self.worker: Worker = None  # type: ignore[assignment] # set before any user is made
+        self.worker: Worker = None  # type: ignore[assignment] # until a run begins
         self.coordinator: Coordinator | None = None
-        self.session: Session = self._open()
         self._simulator: Simulator | None = None
-        self._term = False
-        self._preflighted = False
         self._progress: Progress | None = None
-        self.verdict: Summary | None = None
+        self._runs = 0
+        self._picked: frozenset[str] | None = None  # by the master, for a worker
         if self.options.loadlib_argv:
             logging.getLogger("locust.stats_logger").disabled = True
         # One line a request says nothing that the run folder does not, and costs CPU.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
+        self._signals = Signals(self)
+        self.session: Session = self._open()
         self._listen()
         if not isinstance(runner, WorkerRunner):
             self._prepare_target()
@@ -142,21 +101,22 @@ class Plugin:
         for cls in mine:
             if tags or without:
                 filter_tasks_by_tags(cls, tags, without)
-        return [cls for cls in mine if cls.tasks]
+        picked = self._picked
+        return [cls for cls in mine if cls.tasks and (picked is None or cls.__name__ in picked)]
 
     def _open(self) -> Session:
-        options, choice = self.options, choice_of(self.options)
+        choice, classes = choice_of(self.options), self.user_classes
         if not choice.free:
-            for flag, value in (("-u", options.num_users), ("-r", options.spawn_rate),
-                                ("-t", options.run_time)):  # fmt: skip
-                if value is not None and not isinstance(self.runner, WorkerRunner):
-                    raise UsageError(
-                        f"{flag} beside a scenario: its phases are the load; "
-                        "change them with --set, --rate, --closed-users or --duration"
-                    )
-        return open_session(
-            choice, self.user_classes, host=self.environment.host, users=options.num_users
-        )
+            refuse_locusts_load(self.options, self.runner)
+        # --host is where plain users talk to; of a mixin it is the web site, not the model.
+        web = any(issubclass(cls, HttpUser) for cls in classes)
+        host = self.options.base_url or (None if web else self.environment.host)
+        session = open_session(choice, classes, host=host, users=self.options.num_users)
+        if not session.free and self.environment.shape_class is not None:
+            shape = type(self.environment.shape_class).__name__
+            self.environment.shape_class = None
+            session.notices.append(f"{shape} is left aside: the scenario's phases are the load")
+        return session
 
     def _prepare_target(self) -> None:
         """The simulator or the preflight; sends no completion."""
@@ -170,68 +130,80 @@ class Plugin:
             if remark:
                 session.notices.append(remark)
         session.notices += client.notices()
+        client.close()
         plan = session.plan(self.user_classes)
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
-        session.notices += crew_notices(session, plan)
-        client.close()
-        self._announce()
-
-    def _announce(self) -> None:
-        """Before the first request: what was skipped, what applies, which gates lack samples."""
-        session = self.session
+        session.untaken = _untaken(plan)
         scenario = session.scenario
         short = gates.remedies(scenario.objectives, gates.planned(scenario, session.serves))
-        for line in (*session.skipped, *session.notices, *(() if session.free else short)):
+        for line in (
+            *session.skipped,
+            *session.notices,
+            *crew_notices(session, plan),
+            *(() if session.free else short),
+        ):
             sys.stderr.write(f"! {line}\n")
 
     def _size(self) -> None:
         """As many users as the phases can ever need at once; arrivals are what moves them."""
         if self.session.free:
             return
-        options, scenario = self.options, self.session.scenario
-        streams = len(self.session.models) if scenario.per == "model" else 1
-        most = max((phase.users if phase.closed else phase.max_in_flight) or 1
-                   for phase in scenario.load) * streams  # fmt: skip
-        classes = self.user_classes
-        for cls in classes:
-            cls.fixed_count = most  # type: ignore[attr-defined]
-        options.num_users = most * len(classes)
+        options = self.options
+        workers = max(1, options.expect_workers) if isinstance(self.runner, MasterRunner) else 1
+        most, taking = users_of_a_class(self.session, workers), self._taking()
+        for cls in self.environment.user_classes:
+            # A class that takes no arrivals needs no users; nor does one that is not ours.
+            cls.fixed_count = most if cls in taking else 0
+        options.num_users = most * len(taking)
         options.spawn_rate = float(options.num_users)
         logging.getLogger("locust.runners").addFilter(_not_about_spawn_rate)
+        self.environment.dispatcher_class = functools.partial(
+            EvenDispatcher, taking_part=self._taking_part
+        )
+
+    def _taking(self) -> list[type[LLMMixin]]:
+        crews = self.session.plan(self.user_classes).crews.values()
+        return [cls for cls in self.user_classes if any(cls.__name__ in c.weights for c in crews)]
+
+    def _taking_part(self) -> list[str]:
+        return sorted(self.coordinator.run.sources) if self.coordinator else []
 
     # -- Locust's events -----------------------------------------------------------------------
 
     def _listen(self) -> None:
-        on = self.environment.events
+        on, message = self.environment.events, self.runner.register_message
         on.test_start.add_listener(self._on_test_start)
         on.spawning_complete.add_listener(self._on_spawned)
         on.test_stopping.add_listener(self._on_test_stopping)
         on.quitting.add_listener(self._on_quitting)
-        gevent.signal_handler(signal.SIGTERM, self._on_sigterm)
-        hub = gevent.get_hub()  # Ctrl-C is a way to end a run, not an error worth a traceback
-        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
-        message = self.runner.register_message
-        if isinstance(self.runner, WorkerRunner):
-            message("loadlib_start", self._on_start_message)
-            message("loadlib_go", self._on_go_message)
-            message("loadlib_stop", self._on_stop_message, concurrent=True)
-        else:
+        if isinstance(self.runner, MasterRunner):
+            on.worker_connect.add_listener(self._on_worker_connect)
+        if not isinstance(self.runner, WorkerRunner):
             message("loadlib_interval", self._from_worker(Coordinator.on_interval))
             message("loadlib_done", self._from_worker(Coordinator.on_done))
             message("loadlib_abort", self._on_abort_message)
-            if isinstance(self.runner, LocalRunner):
-                message("loadlib_stop", self._on_stop_message, concurrent=True)
+        if not isinstance(self.runner, MasterRunner):
+            message("loadlib_start", self._on_start_message)
+            message("loadlib_go", self._on_go_message)
+            message("loadlib_phase", self._on_phase_message)
+            message("loadlib_stop", self._on_stop_message, concurrent=True)
 
     def _on_test_start(self, **_kwargs: Any) -> None:
         if isinstance(self.runner, WorkerRunner):
             return  # waits for loadlib_start
         # Each Start…Stop has its own record, so what one run adds must not reach the next.
-        self.session = copy.copy(self._opened)
-        plan = self.session.plan(self.user_classes)
+        opened = self._opened
+        self.session = session = replace(opened, notices=list(opened.notices))
+        plan = session.plan(self.user_classes)
+        session.notices += crew_notices(session, plan)
+        session.untaken = _untaken(plan)
+        if session.free:
+            first = session.scenario.load[0].model_copy(update={"users": self._users()})
+            session.scenario = session.scenario.model_copy(update={"load": (first,)})
         try:
             self.coordinator = coordinator = Coordinator(
-                self.session,
+                session,
                 plan,
                 out=Path(self.options.out),
                 argv=self._argv(),
@@ -241,76 +213,113 @@ class Plugin:
                 on_end=self._on_end,
             )
         except LoadlibError as error:
-            self._die(error)
+            self._signals.give_up(error)
+        self._runs += 1
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
-        base_url = self._simulator.base_url if self._simulator else None
         if isinstance(self.runner, MasterRunner):
             names = sorted(client.id for client in self.runner.clients.ready)
             for index, name in enumerate(names):
-                coordinator.expect(name)
-                data = {"shard": index, "count": len(names), "base_url": base_url}
-                self.runner.send_message("loadlib_start", data, name)
+                self._send_start(coordinator, name, Shard(index, len(names)))
         else:
             coordinator.expect("local")
-            self.worker = self._new_worker(plan, Shard())
+            self.worker = self._new_worker(plan, Shard(), self._runs)
+        if session.free:
+            self._begin(coordinator)
 
     def _on_spawned(self, **_kwargs: Any) -> None:
-        if isinstance(self.runner, WorkerRunner) or self.coordinator is None:
-            return
+        """Under a scenario the clock starts when all users are there to take arrivals."""
+        if self.coordinator is not None and not self.session.free:
+            self._begin(self.coordinator)
+
+    def _begin(self, coordinator: Coordinator) -> None:
         if self._progress is None or self._progress.started:
             return  # Edit during a run
         self._progress.start()
-        if isinstance(self.runner, MasterRunner):
-            self.runner.send_message("loadlib_go", {})
-            gevent.spawn(self._watch_workers, self.coordinator)
-        else:
+        if not isinstance(self.runner, MasterRunner):
             self.worker.start()
-        gevent.spawn(self._until_done, self.coordinator)
+        elif not self.session.free:  # … and without one at once: they were told with the start
+            self.runner.send_message("loadlib_go", {})
+        gevent.spawn(self._watch, coordinator)
+        gevent.spawn(self._until_done, coordinator)
 
     def _on_test_stopping(self, **_kwargs: Any) -> None:
         """Stop button, -t, or our own end: streams finish before users are killed."""
         if self.coordinator is not None:
             self.coordinator.end()
         elif self.worker is not None:
-            self.worker.stop(0.0)
+            self.worker.leave(0.0)
 
     def _on_quitting(self, **_kwargs: Any) -> None:
-        """Ctrl-C and SIGTERM come here, before Locust's own listeners stop anything."""
-        gevent.sleep(0)  # lets the other listener of a SIGTERM say that it was one
-        running = self.coordinator is not None and not self.coordinator.ended.is_set()
-        if self.coordinator is not None and running:
-            stopped_by = ExitCode.SIGTERM if self._term else ExitCode.SIGINT
-            self.coordinator.end(stopped_by)
-        elif isinstance(self.runner, WorkerRunner) and self.worker is not None:
-            self.worker.stop(5.0)
+        """The process ends: here the run does, before Locust's own listeners stop anything."""
+        self._signals.only_in_main()
+        if self.coordinator is not None:
+            self.coordinator.end(self._signals.got)
+        elif self.worker is not None:
+            self.worker.leave(GRACE_S)
         if self._simulator is not None:
             self._simulator.stop()
 
-    def _on_sigterm(self) -> None:
-        self._term = True
+    def _on_worker_connect(self, client_id: str, **_kwargs: Any) -> None:
+        """Without a scenario a worker may join a run; divided schedules stay as they are."""
+        coordinator = self.coordinator
+        if coordinator is None or coordinator.stopping or client_id in coordinator.run.sources:
+            return
+        if self.session.free:
+            count = len(coordinator.run.sources)
+            self._send_start(coordinator, client_id, Shard(count, count + 1))
+        else:
+            log.warning("worker %s came too late and has no part in this run", client_id)
 
     # -- messages ------------------------------------------------------------------------------
 
     def _from_worker(self, method: Callable[[Coordinator, str, Any], None]) -> Callable[..., None]:
         def take(msg: Any, **_kwargs: Any) -> None:
-            if self.coordinator is not None:
+            if self.coordinator is not None and msg.data["run"] == self._runs:
                 method(self.coordinator, str(msg.node_id), msg.data)
 
         return take
 
     def _on_abort_message(self, msg: Any, **_kwargs: Any) -> None:
-        if self.coordinator is not None:
+        if self.coordinator is not None and msg.data["run"] == self._runs:
             self.coordinator.on_abort(str(msg.data["reason"]))
+
+    def _send_start(self, coordinator: Coordinator, name: str, shard: Shard) -> None:
+        coordinator.expect(name)
+        data = {
+            "run": self._runs,
+            "shard": [shard.index, shard.count],
+            "free": self.session.free,
+            "scenario": to_yaml(self.session.scenario),
+            "classes": [cls.__name__ for cls in self.user_classes],
+            "base_url": self._simulator.base_url if self._simulator else None,
+        }
+        self.runner.send_message("loadlib_start", data, name)
 
     def _on_start_message(self, msg: Any, **_kwargs: Any) -> None:
         data = msg.data
+        self._picked = frozenset(data["classes"])
+        try:
+            session = open_session(Received(text=data["scenario"]))
+        except LoadlibError as error:
+            self.runner.send_message("loadlib_abort", {"run": data["run"], "reason": str(error)})
+            done = {"run": data["run"], "seq": 0, "windows": [], "last_end_ns": {}, "left": True}
+            self.runner.send_message("loadlib_done", done)
+            return
+        self.session = replace(session, free=data["free"])
         if data["base_url"]:
             self.session.redirect(data["base_url"])
-        shard = Shard(data["shard"], data["count"])
-        self.worker = self._new_worker(self.session.plan(self.user_classes), shard)
+        plan = self.session.plan(self.user_classes)
+        self.worker = self._new_worker(plan, Shard(*data["shard"]), data["run"])
+        if self.session.free:
+            self.worker.start()
 
     def _on_go_message(self, **_kwargs: Any) -> None:
-        self.worker.start()
+        if self.worker is not None:
+            self.worker.start()
+
+    def _on_phase_message(self, msg: Any, **_kwargs: Any) -> None:
+        if self.worker is not None:
+            self.worker.open_phase(str(msg.data["title"]))
 
     def _on_stop_message(self, msg: Any, **_kwargs: Any) -> None:
         if self.worker is not None:
@@ -319,18 +328,31 @@ class Plugin:
     def _tell_workers(self, kind: str, data: dict[str, Any]) -> None:
         if isinstance(self.runner, MasterRunner):
             self.runner.send_message(kind, data)
-        elif self.worker is not None:
-            gevent.spawn(self.worker.stop, float(data["grace_s"]))
+        else:
+            gevent.spawn(self.runner.send_message, kind, data)
 
-    def _new_worker(self, plan: Plan, shard: Shard) -> Worker:
-        return Worker(self.session, plan, shard, self.environment, self.runner.send_message)
+    def _new_worker(self, plan: Plan, shard: Shard, run: int) -> Worker:
+        def send(kind: str, data: dict[str, Any]) -> None:
+            self.runner.send_message(kind, {"run": run, **data})
 
-    def _watch_workers(self, coordinator: Coordinator) -> None:
-        """A worker that Locust has given up is not waited for."""
-        while not coordinator.ended.wait(1.0):
-            alive = {c.id for c in self.runner.clients.all if c.state != "missing"}
-            for name in set(coordinator.run.sources) - alive:
-                coordinator.on_gone(name)
+        return Worker(self.session, plan, shard, self.environment, send)
+
+    def _watch(self, coordinator: Coordinator) -> None:
+        """Workers that Locust has given up are not waited for; an Edit opens a new row."""
+        users = self._users()
+        while not coordinator.ended.wait(WATCH_EVERY_S):
+            if isinstance(self.runner, MasterRunner):
+                alive = {c.id for c in self.runner.clients.all if c.state != "missing"}
+                for name in coordinator.waits_for - alive:
+                    coordinator.on_gone(name)
+            if self._users() != users and not coordinator.stopping:
+                users = self._users()
+                shaped = self.environment.shape_class is not None
+                coordinator.users_changed(users, open_row=not shaped)
+
+    def _users(self) -> int:
+        """What -u, the Users field, a key or a shape asked for."""
+        return max(1, int(self.runner.target_user_count))
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -341,31 +363,34 @@ class Plugin:
             self.environment.process_exit_code = int(ExitCode.INTERNAL)
             raise
         finally:
-            if self.options.headless:
-                self.runner.quit()
-            else:
-                self.runner.stop()
+            self._stop_locust()
+
+    def _stop_locust(self) -> None:
+        options = self.options
+        if options.headless:
+            self.runner.quit()
+            return
+        self.runner.stop()
+        if options.autostart and options.autoquit != -1:
+            gevent.sleep(options.autoquit)
+            self.runner.quit()
+            self.web_ui.stop()
 
     def _on_end(self, folder: Path, summary: Summary) -> None:
         """The run folder stands: pages, terminal, exit code."""
         if self._progress is not None:
             self._progress.stop()
-        self.verdict = summary
         _last_folder.append(folder)
         if not self.session.free or summary.verdict.status in ("interrupted", "aborted"):
             self.environment.process_exit_code = summary.verdict.exit_code
         try:
             report.write(folder)
             report.append_github_summary(summary)
-        except OSError as problem:
-            sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
-            self.environment.process_exit_code = self.environment.process_exit_code or int(
-                ExitCode.INTERNAL
-            )
         except Exception:
             log.exception("the report of %s could not be written", folder)
             self.environment.process_exit_code = int(ExitCode.INTERNAL)
-        terminal.print_summary(summary, folder, terminal.Screen(err=self.options.loadlib_json))
+        aside = Console(stderr=True, highlight=False) if self.options.loadlib_json else None
+        terminal.print_summary(summary, folder, aside)
 
     def _argv(self) -> list[str]:
         given = self.options.loadlib_argv
@@ -375,10 +400,9 @@ class Plugin:
         names = (m.api_key_env for m in self.session.models.values() if m.api_key_env)
         return [key for name in names if (key := os.environ.get(name, "").strip())]
 
-    def _die(self, error: LoadlibError) -> None:
-        sys.stderr.write(f"error: {error}\n")
-        self.environment.process_exit_code = int(error.exit_code)
-        os._exit(int(error.exit_code))
+
+def _untaken(plan: Plan) -> frozenset[str]:
+    return frozenset(name for name, crew in plan.crews.items() if not crew.weights)
 
 
 def _not_about_spawn_rate(record: logging.LogRecord) -> bool:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
+from gevent.event import Event
 from locust import User, task
 from locust.exception import StopUser
 
 from loadlib.answer import Answer
-from loadlib.client import Call, Sdk
+from loadlib.client import Call, Prepared, Sdk
 from loadlib.errors import UsageError
 from loadlib.prompt import Check, Message, Prompt
 from loadlib.sample import Outcome, Sample
@@ -23,6 +25,7 @@ from loadlib.swarm.worker import Ticket, Worker
 
 DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
 _turn = itertools.count()
+_sender: ContextVar[LLMMixin] = ContextVar("user")  # whose code asked for the SDK, per greenlet
 
 
 class Reply:
@@ -89,24 +92,21 @@ class LLM:
         """Send `messages` and wait for the whole answer; further keywords go into the body."""
         self.flush()
         user = self._user
-        arrival = user.take_arrival()
-        model = arrival.call.model if arrival else user.model
-        prompt = Prompt(
-            model, type(user).__name__, messages, max_tokens, name=name, check=check,
-            extra_body=extra_body,
-        )  # fmt: skip
-        return self._send(arrival, prompt, hold=True)
+
+        def build(model: str, _workload: str) -> Prompt:
+            return Prompt(
+                model, type(user).__name__, messages, max_tokens, name=name, check=check,
+                extra_body=extra_body,
+            )  # fmt: skip
+
+        return self._send(user.take_arrival(), build, hold=True)
 
     def next(self) -> Reply:
         """Send the next prompt of this user's workload."""
         self.flush()
         user = self._user
         arrival = user.take_arrival()
-        if arrival is not None and arrival.prepared is not None:
-            return self._send(arrival, arrival.prepared.prompt, hold=False)
-        model = arrival.call.model if arrival else user.model
-        workload = arrival.call.workload if arrival else type(user).__name__
-        return self._send(arrival, user.worker.next_prompt(model, workload), hold=False)
+        return self._send(arrival, user.worker.next_prompt, hold=False)
 
     def flush(self) -> None:
         """The task did not fail its last reply: it stands as it is."""
@@ -114,13 +114,19 @@ class LLM:
             ticket, self._open = self._open, None
             self._user.worker.commit(ticket)
 
-    def _send(self, arrival: Arrival | None, prompt: Prompt, *, hold: bool) -> Reply:
+    def _send(
+        self, arrival: Arrival | None, build: Callable[[str, str], Prompt], *, hold: bool
+    ) -> Reply:
         worker = self._user.worker
-        prepared = (arrival.prepared if arrival else None) or worker.client.prepare(prompt)
         try:
-            ticket = worker.begin(arrival, prompt.model, prompt.workload, prompt, hold=hold)
+            ticket, prepared = self._ticket(arrival, build, hold=hold)
         except Closed:
             raise StopUser from None
+        except BaseException:
+            # The task's own mistake (or its end): the arrival's place must not stay taken.
+            if arrival is not None:
+                worker.give_back(arrival)
+            raise
         sample, answer = worker.send(ticket, prepared)
         if hold:
             self._open = ticket
@@ -131,6 +137,19 @@ class LLM:
             worker.commit(ticket, failure)
 
         return Reply(sample, answer, commit)
+
+    def _ticket(
+        self, arrival: Arrival | None, build: Callable[[str, str], Prompt], *, hold: bool
+    ) -> tuple[Ticket, Prepared]:
+        """Everything that must be there before the request is sent."""
+        user, worker = self._user, self._user.worker
+        prepared = arrival.prepared if arrival else None
+        if prepared is None:
+            model = arrival.call.model if arrival else user.model
+            workload = arrival.call.workload if arrival else type(user).__name__
+            prepared = worker.client.prepare(build(model, workload))
+        prompt = prepared.prompt
+        return worker.begin(arrival, prompt.model, prompt.workload, prompt, hold=hold), prepared
 
 
 class LLMMixin:
@@ -148,48 +167,48 @@ class LLMMixin:
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)  # type: ignore[call-arg]
         self.worker: Worker = environment.loadlib.worker
+        # In a process that came too late to have a part in the run.
+        self._idle = environment.loadlib.worker is None
         self.llm = LLM(self)
         self._arrival: Arrival | None = None
-        self._sdks: dict[str, Sdk] = {}
-        known = list(self.worker.session.models)
+        known = list(environment.loadlib.session.models)
         mine = [name for name in self.models if name in known] or known
         self._own_model = mine[next(_turn) % len(mine)]
         think = self.wait_time  # type: ignore[has-type]
 
         def wait_time() -> float:
             self.llm.flush()
-            return 0.0 if self.worker.dispatcher is not None else float(think())
+            paced = not self._idle and self.worker.dispatcher is not None
+            return 0.0 if paced else float(think())
 
         self.wait_time = wait_time
 
     @property
     def model(self) -> str:
         """The model this user talks to next; under a scenario its arrival says which."""
-        if self.worker.dispatcher is None:
-            return self._own_model
         self._arrival = self.take_arrival()
-        assert self._arrival is not None
-        return self._arrival.call.model
+        return self._own_model if self._arrival is None else self._arrival.call.model
 
     @property
     def openai(self) -> Sdk:
         """The SDK, measured as it is used; bytes are handed on as they come."""
         model = self.model
-        if model not in self._sdks:
-            self._sdks[model] = self.worker.live(self.worker.session.models[model], self._begin)
-        return self._sdks[model]
+        _sender.set(self)
+        return self.worker.live(model, _begin)
 
     def take_arrival(self) -> Arrival | None:
         """Wait for this user's turn; None where Locust decides the load."""
         held, self._arrival = self._arrival, None
         if held is not None:
             return held
+        if self._idle:
+            Event().wait()  # until Locust stops this user
         try:
             return self.worker.take(type(self).__name__)
         except Closed:
             raise StopUser from None
 
-    def _begin(self) -> Call:
+    def begin_own(self) -> Call:
         """A request of the user's own code is about to be sent."""
         self.llm.flush()
         arrival = self.take_arrival()
@@ -205,6 +224,10 @@ class LLMMixin:
         if self._arrival is not None:
             self.worker.give_back(self._arrival)
             self._arrival = None
+
+
+def _begin() -> Call:
+    return _sender.get().begin_own()
 
 
 class LLMUser(LLMMixin, User):  # type: ignore[misc]

@@ -18,7 +18,6 @@ import msgspec
 from gevent.event import Event
 
 from loadlib.answer import Answer
-from loadlib.catalog import Model
 from loadlib.client import Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
 from loadlib.prompt import Prompt
@@ -27,7 +26,7 @@ from loadlib.sample import Outcome, Sample
 from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
-from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher
+from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
 from loadlib.wire import Deadlines
 
 DRAIN_EVERY_S = 1.0
@@ -74,8 +73,10 @@ class Worker:
         self._tickets: dict[Call, Ticket] = {}
         self._numbers = itertools.count(shard.index, shard.count)
         self._ordinals: dict[tuple[str, str], itertools.count[int]] = {}
-        self._started_ns = 0
         self._last_end_ns: dict[str, int] = {}  # per phase
+        self._free_phases: list[tuple[str, int]] = []  # without a scenario: title, since when
+        self._left = False  # its own process was told to end, not the run
+        self._live: dict[str, Sdk] = {}
         self._stopping = Event()
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self.finished = Event()
@@ -93,7 +94,8 @@ class Worker:
         # modules stops the hub for 75 ms, without them for less than one.
         gc.collect()
         gc.freeze()
-        self._started_ns = time.monotonic_ns()
+        if self.dispatcher is None:
+            self.open_phase(FREE_PHASE)
         self._greenlets = [gevent.spawn(self._watch_hub), gevent.spawn(self._report)]
         if self.dispatcher is not None:
             gevent.spawn(self._run)
@@ -102,6 +104,19 @@ class Worker:
         assert self.dispatcher is not None
         self.dispatcher.run()
         self.finish()
+
+    def open_phase(self, title: str) -> None:
+        """Without a scenario: what begins from now on belongs to this row."""
+        self._free_phases.append((title, time.monotonic_ns()))
+
+    @property
+    def _free_phase(self) -> str:
+        return self._free_phases[-1][0] if self._free_phases else FREE_PHASE
+
+    def leave(self, grace_s: float) -> None:
+        """Like `stop`, when only this process ends: the run goes on without its share."""
+        self._left = self._left or not self._stopping.is_set()
+        self.stop(grace_s)
 
     def stop(self, grace_s: float) -> None:
         """No new requests; those in flight get `grace_s` to finish; then `finish`."""
@@ -148,8 +163,7 @@ class Worker:
         )  # fmt: skip
 
     def _totals(self) -> dict[str, Any]:
-        dispatcher = self.dispatcher
-        windows = [asdict(window) for window in dispatcher.windows] if dispatcher else []
+        windows = [asdict(window) for window in self._windows()]
         for window in windows:
             window["models"] = list(window["models"])
             window["start_ns"] += self.offset_ns
@@ -158,9 +172,20 @@ class Worker:
             "seq": self.recorder.seq,
             "added": self.recorder.added,
             "windows": windows,
-            "started_ns": self._started_ns + self.offset_ns,
+            "left": self._left,
             "last_end_ns": {p: ns + self.offset_ns for p, ns in self._last_end_ns.items()},
         }
+
+    def _windows(self) -> list[Window]:
+        if self.dispatcher is not None:
+            return self.dispatcher.windows
+        last_ns = max(self._last_end_ns.values(), default=time.monotonic_ns())
+        ends = [start for _, start in self._free_phases[1:]] + [last_ns]
+        models = tuple(self.session.models)
+        return [
+            Window(title, models, start_ns, max(start_ns, end_ns))
+            for (title, start_ns), end_ns in zip(self._free_phases, ends, strict=False)
+        ]
 
     # -- for users -----------------------------------------------------------------------------
 
@@ -196,8 +221,8 @@ class Worker:
         """
         if arrival is None:
             now_ns = time.monotonic_ns()
-            call = Call(next(self._numbers), FREE_PHASE, model, workload, now_ns)
-            self.recorder.scheduled((model, workload, FREE_PHASE), now_ns)
+            call = Call(next(self._numbers), self._free_phase, model, workload, now_ns)
+            self.recorder.scheduled((model, workload, call.phase), now_ns)
         else:
             call = arrival.call
         if prompt is not None and prompt.name:
@@ -227,9 +252,11 @@ class Worker:
         )
         return self.plan.workloads[workload].prompt(self.session.models[model], next(numbers))
 
-    def live(self, model: Model, begin: Callable[[], Call]) -> Sdk:
-        """The SDK for a user's own code."""
-        return self.client.live(model, begin)
+    def live(self, model: str, begin: Callable[[], Call]) -> Sdk:
+        """The SDK for users' own code: one a model, for it costs 25 ms. `begin` is kept."""
+        if model not in self._live:
+            self._live[model] = self.client.live(self.session.models[model], begin)
+        return self._live[model]
 
     def commit(self, ticket: Ticket, failure: str | None = None) -> None:
         """A held sample becomes final; `failure` is the user's own verdict on the answer."""
@@ -326,7 +353,7 @@ class Worker:
     def _drain(self) -> None:
         interval: Interval = self.recorder.drain(time.monotonic_ns(), gevent.sleep)
         dispatcher = self.dispatcher
-        phase = dispatcher.phase.title if dispatcher and dispatcher.phase else FREE_PHASE
+        phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})
 
     def _watch_hub(self) -> None:

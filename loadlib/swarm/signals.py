@@ -1,0 +1,58 @@
+"""Ctrl-C, SIGTERM and errors that end the process: always in the main greenlet, never elsewhere.
+
+Python raises KeyboardInterrupt wherever it happens to be, which may be a user's request or the
+report being written. Here the first signal ends Locust's `main` the way its own Ctrl-C does, and
+the second cancels the streams that the first one let finish.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import gevent
+
+from loadlib.errors import ExitCode, LoadlibError
+
+if TYPE_CHECKING:
+    from loadlib.swarm.plugin import Plugin
+
+
+class Signals:
+    """Made in the main greenlet, where `got` signals arrive as KeyboardInterrupt or SystemExit."""
+
+    def __init__(self, plugin: Plugin) -> None:
+        self._plugin, self._main = plugin, gevent.getcurrent()
+        self.got: ExitCode | None = None
+        hub = gevent.get_hub()  # Ctrl-C is a way to end a run, not an error worth a traceback
+        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+        gevent.signal_handler(signal.SIGTERM, self._on_signal, ExitCode.SIGTERM)
+        gevent.signal_handler(signal.SIGINT, self._on_signal, ExitCode.SIGINT)
+
+    def _on_signal(self, code: ExitCode) -> None:
+        plugin = self._plugin
+        if self.got is not None:
+            if plugin.coordinator is not None:
+                plugin.coordinator.hurry()
+            elif plugin.worker is not None:
+                plugin.worker.stop(0.0)
+            return
+        self.got = code
+        headless = plugin.options.headless and plugin.coordinator is None and plugin.worker is None
+        # Before the run there is nothing to save, and Locust would not expect the interrupt.
+        end = SystemExit(int(code)) if headless else KeyboardInterrupt()
+        gevent.kill(self._main, end, block=False)
+
+    def only_in_main(self) -> None:
+        """Locust answers SIGTERM by shutting down in a greenlet of its own, beside `main`: that
+        one ends here."""
+        if gevent.getcurrent() is not self._main:
+            raise gevent.GreenletExit
+
+    def give_up(self, error: LoadlibError) -> NoReturn:
+        """A run cannot begin: headless this ends the process, the web UI stays."""
+        sys.stderr.write(f"error: {error}\n")
+        if self._plugin.options.headless:
+            gevent.kill(self._main, SystemExit(int(error.exit_code)), block=False)
+        raise gevent.GreenletExit
