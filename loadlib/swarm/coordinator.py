@@ -300,17 +300,29 @@ class Coordinator:
         return found
 
     def _spans(self, done: Mapping[str, Any]) -> Iterable[tuple[str, str | None, int, int]]:
-        session, ends = self.run.session, done.get("last_end_ns", {})
+        session = self.run.session
         phases = {phase.title: phase for phase in session.scenario.load}
         everyone = set(session.models)
+        last = {
+            (phase, model): (begin, end) for phase, model, begin, end in done.get("last_ns", ())
+        }
         for window in done.get("windows", ()):
-            end_ns = window["end_ns"]
-            if phases[window["phase"]].requests is not None:
-                # Ended by a number of requests: its time is over with the last answer.
-                end_ns = max(end_ns, ends.get(window["phase"], 0))
-            alone = set(window["models"]) != everyone
-            for model in window["models"] if alone else [None]:
-                yield window["phase"], model, window["start_ns"], end_ns
+            phase, names = phases[window["phase"]], window["models"]
+            counted = phase.requests is not None
+            alone = counted or set(names) != everyone
+            for model in names if alone else [None]:
+                end_ns = window["end_ns"]
+                if counted and model is not None and (phase.title, model) in last:
+                    end_ns = self._ended(phase, model, *last[phase.title, model])
+                yield phase.title, model, window["start_ns"], end_ns
+
+    def _ended(self, phase: Phase, model: str, begin_ns: int, end_ns: int) -> int:
+        """When a phase that a number of requests ended was over for a model: one gap after its
+        last arrival, so that n requests at n/s last a second; in a closed loop with its last
+        answer.
+        """
+        rate = self._plan.rates(phase).get(model)
+        return end_ns if not rate else begin_ns + round(NS / rate)
 
     def _window(self, phase: Phase, model: str | None, start_ns: int, end_ns: int) -> Window:
         return Window(

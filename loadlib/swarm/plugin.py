@@ -20,7 +20,6 @@ from locust import main as locust_main
 from locust.runners import MasterRunner, WorkerRunner
 from locust.user.task import filter_tasks_by_tags
 from locust.user.users import HttpUser
-from rich.console import Console
 
 from loadlib import gates, report
 from loadlib.client import Client
@@ -302,7 +301,7 @@ class Plugin:
             session = open_session(Received(text=data["scenario"]))
         except LoadlibError as error:
             self.runner.send_message("loadlib_abort", {"run": data["run"], "reason": str(error)})
-            done = {"run": data["run"], "seq": 0, "windows": [], "last_end_ns": {}, "left": True}
+            done = {"run": data["run"], "seq": 0, "windows": [], "last_ns": [], "left": True}
             self.runner.send_message("loadlib_done", done)
             return
         self.session = replace(session, free=data["free"])
@@ -386,11 +385,15 @@ class Plugin:
         try:
             report.write(folder)
             report.append_github_summary(summary)
+        except OSError as problem:
+            sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
+            self.environment.process_exit_code = self.environment.process_exit_code or int(
+                ExitCode.INTERNAL
+            )
         except Exception:
             log.exception("the report of %s could not be written", folder)
             self.environment.process_exit_code = int(ExitCode.INTERNAL)
-        aside = Console(stderr=True, highlight=False) if self.options.loadlib_json else None
-        terminal.print_summary(summary, folder, aside)
+        terminal.print_summary(summary, folder, terminal.Screen(err=self.options.loadlib_json))
 
     def _argv(self) -> list[str]:
         given = self.options.loadlib_argv

@@ -42,7 +42,7 @@ class Signals:
         headless = plugin.options.headless and plugin.coordinator is None and plugin.worker is None
         # Before the run there is nothing to save, and Locust would not expect the interrupt.
         end = SystemExit(int(code)) if headless else KeyboardInterrupt()
-        gevent.kill(self._main, end, block=False)
+        gevent.kill(self._main, end)
 
     def only_in_main(self) -> None:
         """Locust answers SIGTERM by shutting down in a greenlet of its own, beside `main`: that
@@ -54,5 +54,5 @@ class Signals:
         """A run cannot begin: headless this ends the process, the web UI stays."""
         sys.stderr.write(f"error: {error}\n")
         if self._plugin.options.headless:
-            gevent.kill(self._main, SystemExit(int(error.exit_code)), block=False)
+            gevent.kill(self._main, SystemExit(int(error.exit_code)))
         raise gevent.GreenletExit

@@ -171,13 +171,14 @@ class LLMMixin:
         self._idle = environment.loadlib.worker is None
         self.llm = LLM(self)
         self._arrival: Arrival | None = None
+        self._own_calls: list[Call] = []  # of this task, through the SDK
         known = list(environment.loadlib.session.models)
         mine = [name for name in self.models if name in known] or known
         self._own_model = mine[next(_turn) % len(mine)]
         think = self.wait_time  # type: ignore[has-type]
 
         def wait_time() -> float:
-            self.llm.flush()
+            self._task_over()
             paced = not self._idle and self.worker.dispatcher is not None
             return 0.0 if paced else float(think())
 
@@ -214,13 +215,22 @@ class LLMMixin:
         arrival = self.take_arrival()
         model = arrival.call.model if arrival else self._own_model
         try:
-            return self.worker.begin(arrival, model, type(self).__name__).call
+            call = self.worker.begin(arrival, model, type(self).__name__).call
         except Closed:
             raise StopUser from None
+        self._own_calls.append(call)
+        return call
+
+    def _task_over(self) -> None:
+        """Replies stand as they are; streams that the task left open are let go."""
+        self.llm.flush()
+        calls, self._own_calls = self._own_calls, []
+        for call in calls:
+            self.worker.let_go(call)
 
     def on_stop(self) -> None:
         """Locust stops this user: what it held goes back."""
-        self.llm.flush()
+        self._task_over()
         if self._arrival is not None:
             self.worker.give_back(self._arrival)
             self._arrival = None

@@ -73,7 +73,8 @@ class Worker:
         self._tickets: dict[Call, Ticket] = {}
         self._numbers = itertools.count(shard.index, shard.count)
         self._ordinals: dict[tuple[str, str], itertools.count[int]] = {}
-        self._last_end_ns: dict[str, int] = {}  # per phase
+        # (phase, model) → the last intended start and the last end
+        self._last_ns: dict[tuple[str, str], tuple[int, int]] = {}
         self._free_phases: list[tuple[str, int]] = []  # without a scenario: title, since when
         self._left = False  # its own process was told to end, not the run
         self._live: dict[str, Sdk] = {}
@@ -173,13 +174,16 @@ class Worker:
             "added": self.recorder.added,
             "windows": windows,
             "left": self._left,
-            "last_end_ns": {p: ns + self.offset_ns for p, ns in self._last_end_ns.items()},
+            "last_ns": [
+                [*key, begin + self.offset_ns, end + self.offset_ns]
+                for key, (begin, end) in self._last_ns.items()
+            ],
         }
 
     def _windows(self) -> list[Window]:
         if self.dispatcher is not None:
             return self.dispatcher.windows
-        last_ns = max(self._last_end_ns.values(), default=time.monotonic_ns())
+        last_ns = max((end for _, end in self._last_ns.values()), default=time.monotonic_ns())
         ends = [start for _, start in self._free_phases[1:]] + [last_ns]
         models = tuple(self.session.models)
         return [
@@ -258,6 +262,11 @@ class Worker:
             self._live[model] = self.client.live(self.session.models[model], begin)
         return self._live[model]
 
+    def let_go(self, call: Call) -> None:
+        """A user's own code is done with this request."""
+        if call in self._tickets:
+            self.client.let_go(call)
+
     def commit(self, ticket: Ticket, failure: str | None = None) -> None:
         """A held sample becomes final; `failure` is the user's own verdict on the answer."""
         if ticket.held is None:
@@ -295,21 +304,27 @@ class Worker:
             self.abort(reason)
 
     def _record(self, sample: Sample, answer: Answer) -> None:
-        last_ns = self._last_end_ns.get(sample.phase, 0)
-        self._last_end_ns[sample.phase] = max(last_ns, sample.end_ns)
+        key = (sample.phase, sample.model)
+        begun, ended = self._last_ns.get(key, (0, 0))
+        self._last_ns[key] = max(begun, sample.intended_ns), max(ended, sample.end_ns)
         try:
             self.recorder.add(sample, answer.event_ns)
         except Exception:  # noqa: BLE001 - a sample that cannot be recorded is counted, not lost
             self.recorder.mark("recorder_errors")
 
     def _tell_locust(self, call: Call, sample: Sample, answer: Answer, failure: str | None) -> None:
-        """Exactly one Locust request event per finished call; a cancelled one never finished."""
-        if sample.outcome is Outcome.CANCELLED:
+        """Exactly one Locust request event per finished call.
+
+        One that the run's end cut off never finished; one that the user's own code read only
+        in part did, as it was meant to.
+        """
+        let_go = sample.cause == "let_go"
+        if sample.outcome is Outcome.CANCELLED and not let_go:
             return
         error: Exception | None = None
         if failure is not None:
             error = RequestFailed(failure)
-        elif sample.outcome is not Outcome.OK:
+        elif sample.outcome is not Outcome.OK and not let_go:
             cause = f" ({sample.cause})" if sample.cause else ""
             error = RequestFailed(f"{sample.outcome.value}{cause}")
         self._environment.events.request.fire(
