@@ -17,7 +17,7 @@ import msgspec
 
 from loadlib import __version__
 from loadlib.errors import ExitCode, LoadlibError, UsageError, nearest
-from loadlib.redact import redact
+from loadlib.redact import redact, redact_argv
 from loadlib.session import Choice, estimate_usd, open_session, override_pairs
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _locust(flags: list[str], given: dict[str, Any]) -> int:
     if baseline is not None:
         _run_of(baseline)  # before the load, not after it
     line = [*flags, *_as_locust(scenario, given), *rest]
-    shown = shlex.join(["locust", "-f", os.path.relpath(LOCUSTFILE), *line])
+    shown = shlex.join(redact_argv(["locust", "-f", os.path.relpath(LOCUSTFILE), *line]))
     _say(f"= {shown}", err=True)
     quiet = ["--loglevel", "INFO" if given["verbose"] else "WARNING"]
     ours = ["--loadlib-argv", "\0".join(["loadlib", *sys.argv[1:]])]
