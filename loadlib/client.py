@@ -103,6 +103,7 @@ class Client:
         )
         self._sdks: dict[tuple[str, str], openai.OpenAI] = {}
         self._tape = TapeTransport(deadlines)
+        self._live: list[LiveTransport] = []
 
     # -- before the run ------------------------------------------------------------------------
 
@@ -210,7 +211,13 @@ class Client:
 
         through = self._sdk_transport(model)
         transport = LiveTransport(self._deadlines, begin, finish, through)
+        self._live.append(transport)
         return _sdk(model, _key(model, self._environ), transport)
+
+    def let_go(self, call: Call) -> None:
+        """A user's own code is done with this request, also where it left the stream open."""
+        for transport in self._live:
+            transport.let_go(call)
 
     def close(self) -> None:
         """Close idle connections."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import gc
 import socket
 import ssl
 import time
@@ -110,6 +111,7 @@ class LiveTransport(httpx2.BaseTransport):
         self._deadlines, self._begin, self._on_finish = deadlines, begin, on_finish
         self._through = through
         self._pool = Pool(tls_context)
+        self._open: dict[object, _LiveStream] = {}  # call → what is being read
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Returns as soon as the response headers are in."""
@@ -126,10 +128,23 @@ class LiveTransport(httpx2.BaseTransport):
             if isinstance(error, Failed):
                 raise _as_httpx(error.fault, request) from None
             raise
-        stream = _LiveStream(request, exchange, self._on_finish)
+        stream = self._open[call] = _LiveStream(request, exchange, self._finished)
         return httpx2.Response(
             exchange.tape.status or 0, headers=_header_bytes(exchange.tape), stream=stream
         )
+
+    def let_go(self, call: object) -> None:
+        """The code that made this call reads no further, whether it closed the stream or not.
+
+        The SDK's streams are cycles: left alone they end when the garbage collector comes.
+        """
+        stream = self._open.get(call)
+        if stream is not None:
+            stream.close()
+
+    def _finished(self, call: object, request: httpx2.Request, tape: Tape) -> None:
+        self._open.pop(call, None)
+        self._on_finish(call, request, tape)
 
     def _whole(
         self, call: object, request: httpx2.Request, through: SdkTransport
@@ -150,6 +165,19 @@ class LiveTransport(httpx2.BaseTransport):
             self._through.close()
 
 
+class _Collector:
+    """Whether the garbage collector runs right now: it closes streams that nobody closed."""
+
+    runs = False
+
+    def __call__(self, phase: str, _info: object) -> None:
+        self.runs = phase == "start"
+
+
+_collector = _Collector()
+gc.callbacks.append(_collector)
+
+
 class _LiveStream(httpx2.SyncByteStream):
     def __init__(self, request: httpx2.Request, exchange: Exchange, on_finish: OnFinish) -> None:
         self._request, self._exchange, self._on_finish = request, exchange, on_finish
@@ -165,7 +193,11 @@ class _LiveStream(httpx2.SyncByteStream):
         if self._open:
             self._open = False
             try:
-                self._exchange.abandon()
+                if _collector.runs:  # to wait inside of it would crash the interpreter
+                    self._exchange.cancel()
+                    self._exchange.tape.fault, self._exchange.tape.let_go = None, True
+                else:
+                    self._exchange.abandon()
             finally:
                 call = self._request.extensions[CALL]
                 self._on_finish(call, self._request, self._exchange.tape)

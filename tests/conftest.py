@@ -6,8 +6,10 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from locust_driver import PROFILE, Driver
 
 START_TIMEOUT_S = 30.0
 READY = "loadlib simulator listening on "
@@ -90,3 +92,19 @@ def constant(simulators: Simulators, tmp_path_factory: pytest.TempPathFactory) -
     path = tmp_path_factory.mktemp("profile") / "constant.yaml"
     path.write_text(CONSTANT)
     return simulators("--profile", str(path))
+
+
+@pytest.fixture(scope="session")
+def paced(simulators: Simulators, tmp_path_factory: pytest.TempPathFactory) -> Simulator:
+    """A simulator whose answers take a chosen time: see locust_driver.PROFILE."""
+    path = tmp_path_factory.mktemp("profile") / "paced.yaml"
+    path.write_text(PROFILE)
+    return simulators("--profile", str(path))
+
+
+@pytest.fixture
+def driver(tmp_path: Path, paced: Simulator) -> Iterator[Driver]:
+    """Starts Locust and loadlib as child processes in a folder of the test's own."""
+    found = Driver(tmp_path, paced.base_url)
+    yield found
+    found.close()

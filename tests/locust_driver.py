@@ -1,0 +1,315 @@
+"""Runs Locust and loadlib as child processes, and waits for what they do.
+
+The pytest process itself never imports locust, gevent or openai.
+"""
+
+from __future__ import annotations
+
+import gzip
+import http.client
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+BIN = Path(sys.executable).parent
+LIMIT_S = 60.0
+
+# No delays but the tokens': answers of a chosen length in time, seen by whoever looks.
+PROFILE = """
+models:
+  fast: {output_tok_s: 2000}
+  steady: {first_token_delay_ms: 20, output_tok_s: 200}
+  slow: {first_token_delay_ms: 20, output_tok_s: 10}
+  one-by-one: {output_tok_s: 40, max_running: 1}
+"""
+
+
+@dataclass
+class Ended:
+    """A child process that has ended."""
+
+    code: int
+    out: str
+    err: str
+    root: Path
+
+    @property
+    def folders(self) -> list[Path]:
+        """Its run folders, oldest first."""
+        return folders(self.root)
+
+    @property
+    def folder(self) -> Path:
+        """Its only run folder."""
+        (folder,) = self.folders
+        return folder
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return read(self.folder)
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        return rows(self.folder)
+
+    def requests(self, **where: str) -> dict[str, int]:
+        """The counts of the groups that match, added up."""
+        total: dict[str, int] = {}
+        for group in self.summary["groups"]:
+            if all(group[name] == value for name, value in where.items()):
+                for name, count in group["requests"].items():
+                    total[name] = total.get(name, 0) + count
+        return total
+
+
+def folders(root: Path) -> list[Path]:
+    return sorted(
+        (path for path in root.glob("*") if path.is_dir() and not path.is_symlink()),
+        key=lambda path: path.stat().st_ctime_ns,
+    )
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "requests.jsonl.gz"
+    if not path.exists():
+        return []
+    with gzip.open(path) as file:
+        return [json.loads(line) for line in file]
+
+
+class Child:
+    """A running process in a group of its own; `wait` ends it at the latest."""
+
+    def __init__(self, command: list[str], cwd: Path, env: dict[str, str] | None = None) -> None:
+        self.cwd = cwd
+        self._log = cwd / f"log-{time.monotonic_ns()}"
+        self._out = self._log.with_suffix(".out").open("w+")
+        self._err = self._log.with_suffix(".err").open("w+")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("LOCUST", "LOADLIB"))}
+        self.process = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env={**clean, "NO_COLOR": "1", "COLUMNS": "160", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=self._err,
+            start_new_session=True,
+        )
+
+    @property
+    def err(self) -> str:
+        return Path(self._err.name).read_text()
+
+    def until(self, condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+        """Poll; fails with the child's words where it does not come true."""
+
+        def alive() -> Any:
+            found = condition()
+            if not found and self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}:\n{self.err}")
+            return found
+
+        try:
+            return until(alive, limit_s)
+        except TimeoutError:
+            raise AssertionError(f"waited in vain:\n{self.err}") from None
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        """To the process, or as a terminal does, to all of its group."""
+        (os.killpg if group else os.kill)(self.process.pid, number)
+
+    def wait(self, limit_s: float = LIMIT_S) -> Ended:
+        try:
+            code = self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"still running after {limit_s} s:\n{self.err}") from None
+        return Ended(code, Path(self._out.name).read_text(), self.err, self.cwd / "reports")
+
+    def kill(self) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        self._out.close()
+        self._err.close()
+
+
+def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        select.select([], [], [], 0.05)
+    raise TimeoutError
+
+
+class Driver:
+    """Starts children in one folder and ends what a test leaves behind."""
+
+    def __init__(self, folder: Path, base_url: str) -> None:
+        self.folder, self.base_url = folder, base_url
+        self.reports = folder / "reports"
+        self._children: list[Child] = []
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def scenario(self, load: str, **settings: Any) -> str:
+        """A scenario file on the simulator's models; `load` is the YAML list of phases.
+
+        `settings` are further keys, as JSON-able values. Returns its name.
+        """
+        whole: dict[str, Any] = {
+            "version": 1,
+            "name": "test",
+            "models": ["fast"],
+            "workloads": {"chat": {"kind": "chat", "output_tokens": 4}},
+            "slo": ["all: error_rate < 50%"],
+            **settings,
+        }
+        whole["models"] = [
+            {"name": m, "base_url": self.base_url} if isinstance(m, str) else m
+            for m in whole["models"]
+        ]
+        text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in whole.items())
+        return self.write("scenario.yaml", f"{text}\nload: {load}\n").name
+
+    def start(self, *command: str, **env: str) -> Child:
+        program = shutil.which(command[0], path=str(BIN)) or command[0]
+        child = Child([program, *command[1:]], self.folder, env)
+        self._children.append(child)
+        return child
+
+    def run(self, *command: str, limit_s: float = LIMIT_S, **env: str) -> Ended:
+        return self.start(*command, **env).wait(limit_s)
+
+    def locust(self, file: str, *flags: str, **env: str) -> Ended:
+        """Headless `locust -f FILE`."""
+        return self.run("locust", "-f", file, "--headless", "--only-summary", *flags, **env)
+
+    def loadlib(self, scenario: str, *flags: str, **env: str) -> Ended:
+        return self.run("loadlib", "run", scenario, *flags, **env)
+
+    @contextmanager
+    def web(self, *command: str, **env: str) -> Iterator[Web]:
+        """A web UI on a free port."""
+        port = "--web-port", "0"
+        child = self.start(*command, "--web-host", "127.0.0.1", *port, **env)
+        web = Web(child)
+        yield web
+        if child.process.poll() is None:
+            child.kill()
+
+    def live_rows(self) -> list[dict[str, Any]]:
+        """What the newest run folder holds while the run lasts."""
+        found = folders(self.reports) if self.reports.exists() else []
+        try:
+            return rows(found[-1]) if found else []
+        except (EOFError, OSError):
+            return []
+
+    def close(self) -> None:
+        for child in self._children:
+            child.kill()
+
+
+class Web:
+    """Locust's web UI, through HTTP."""
+
+    def __init__(self, child: Child) -> None:
+        self.child = child
+        self.port = child.until(lambda: listening(child.process.pid))
+        child.until(lambda: self.get("/") is not None)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> str | None:
+        return self._ask("GET", path)
+
+    def post(self, path: str, **form: Any) -> dict[str, Any]:
+        body = urllib.parse.urlencode(form, doseq=True)
+        answer = self._ask("POST", path, body)
+        assert answer is not None, self.child.err
+        return json.loads(answer)
+
+    def start(self, users: int = 1, rate: float = 100, **form: Any) -> dict[str, Any]:
+        found = self.post("/swarm", user_count=users, spawn_rate=rate, **form)
+        assert found["success"], found
+        return found
+
+    def stop(self) -> None:
+        assert self.post("/stop") or True
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        return json.loads(self.get("/stats/requests") or "{}")
+
+    @property
+    def llm(self) -> list[dict[str, Any]]:
+        """The rows of the LLM tab."""
+        tabs = [tab for tab in self.stats["extended_stats"] if tab["key"] == "llm"]
+        (tab,) = tabs
+        return tab["data"]
+
+    def _ask(self, method: str, path: str, body: str | None = None) -> str | None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+        kind = {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
+        try:
+            connection.request(method, path, body, kind)
+            return connection.getresponse().read().decode()
+        except OSError:
+            return None
+        finally:
+            connection.close()
+
+
+def listening(pid: int) -> int | None:
+    """The TCP port on 127.0.0.1 that a process listens on."""
+    wanted = set()
+    for fd in Path(f"/proc/{pid}/fd").glob("*"):
+        try:
+            found = re.match(r"socket:\[(\d+)\]", os.readlink(fd))
+        except OSError:
+            continue
+        if found:
+            wanted.add(found[1])
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        host, port = fields[1].split(":")
+        if fields[3] == "0A" and host == "0100007F" and fields[9] in wanted:
+            return int(port, 16)
+    return None
+
+
+def served(counters: dict[str, float], name: str) -> dict[str, float]:
+    """Model → a counter of the simulator's /metrics."""
+    pattern = re.compile(rf'^vllm:{name}\{{.*model_name="([^"]+)".*\}}$')
+    total: dict[str, float] = {}
+    for sample, value in counters.items():
+        match = pattern.match(sample)
+        if match:
+            total[match[1]] = total.get(match[1], 0.0) + value
+    return total
