@@ -254,6 +254,11 @@ def is_secret(text: str) -> bool:
     return any(pattern.search(text) for pattern in _KEY_VALUES)
 
 
+def names_secret(key: str) -> bool:
+    """Whether a key of this name would hold a credential."""
+    return re.sub(r"[-_ ]", "", key).lower() in _KEY_NAMES
+
+
 def scan(document: Document) -> None:
     """Refuse credentials anywhere in the document, without echoing them."""
     for path, value in _walk(document.data, ()):
@@ -264,7 +269,7 @@ def scan(document: Document) -> None:
             )
         if not isinstance(value, str):
             continue
-        if isinstance(key, str) and re.sub(r"[-_ ]", "", key).lower() in _KEY_NAMES:
+        if isinstance(key, str) and names_secret(key):
             raise document.error(f"{key} is a literal credential; {_ADVICE}", path)
         if is_secret(value):
             name = f"{key}: " if isinstance(key, str) and key else ""

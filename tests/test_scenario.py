@@ -553,7 +553,7 @@ def test_quick():
 
 NAMES = st.text(min_size=1, max_size=12).filter(
     lambda n: n == n.strip() and n.isprintable() and "/" not in n and n != "all"
-    and not scenario_yaml.is_secret(n)
+    and not scenario_yaml.is_secret(n) and not scenario_yaml.names_secret(n)
 )  # fmt: skip
 COUNTS = st.integers(1, 10**9)
 RATES = st.floats(0.001, 1e5, allow_nan=False)
