@@ -1,0 +1,89 @@
+"""The public command in a process of its own, as a shell would call it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+COMMAND = Path(sys.executable).with_name("loadlib")
+_SILENT = ("= locust ", "! ")  # the equal Locust line, and remarks: neither is an error
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def remarks(self) -> list[str]:
+        return [line[2:] for line in self.err.splitlines() if line.startswith("! ")]
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """This one without keys, proxies and what a CI adds, so that every machine is alike."""
+    unwanted = ("_PROXY", "_API_KEY", "LOADLIB_SCENARIO", "GITHUB_STEP_SUMMARY", "NO_COLOR")
+    kept = {name: text for name, text in os.environ.items() if not name.upper().endswith(unwanted)}
+    return {**kept, "COLUMNS": "200", **variables}
+
+
+def start(*arguments: object, cwd: Path | None = None, **variables: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [str(COMMAND), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd,
+        env=environment(**variables),
+    )
+
+
+def loadlib(*arguments: object, cwd: Path | None = None, **variables: str) -> Done:
+    """Run it to its end; further keywords are environment variables."""
+    process = start(*arguments, cwd=cwd, **variables)
+    try:
+        out, err = process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        raise AssertionError(f"loadlib {arguments} did not end:\n{err[-3000:]}") from None
+    return Done(process.returncode, out, err)
+
+
+def refused(done: Done, code: int, *words: str) -> str:
+    """`done` is one `error: …` line with these words, this exit code, and nothing else."""
+    said = [line for line in done.err.splitlines() if line and not line.startswith(_SILENT)]
+    assert len(said) == 1, done.err
+    assert said[0].startswith("error: "), done.err
+    assert done.code == code, done.err
+    assert done.out == ""
+    missing = [word for word in words if word not in said[0]]
+    assert not missing, f"{missing} not in {said[0]!r}"
+    return said[0]
+
+
+def scenario(folder: Path, base_url: str | None = None, **replaced: object) -> Path:
+    """A small valid scenario, top-level keys replaced; `None` leaves one out."""
+    model: object = "gpt-4o-mini"
+    if base_url is not None:
+        model = {"name": "gpt-4o-mini", "base_url": base_url}
+    data = {
+        "version": 1,
+        "name": "small",
+        "target": "simulator" if base_url is None else None,
+        "models": [model],
+        "workloads": {"chat": {"kind": "chat", "output_tokens": 8}},
+        "load": [{"phase": "measure", "requests": 12, "arrival": "constant", "rate": "40/s"}],
+        "slo": ["all: ttft.p50 < 5s"],
+        **replaced,
+    }
+    path = folder / "small.yaml"
+    kept = {key: value for key, value in data.items() if value is not None}
+    path.write_text(json.dumps(kept, ensure_ascii=False, indent=1), encoding="utf-8")
+    return path
