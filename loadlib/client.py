@@ -11,7 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import httpx2
@@ -29,6 +29,7 @@ from loadlib.scenario_spec import OWN_BODY_KEYS
 from loadlib.tape import Fault, Tape
 from loadlib.transport import (
     TAPE,
+    LiveSdk,
     LiveTransport,
     SdkTransport,
     TapeTransport,
@@ -43,6 +44,7 @@ Sdk = openai.OpenAI
 """For those who hand the SDK on; they need not import it."""
 
 PLACEHOLDER_KEY = "none"  # the SDK insists on a key; servers without authentication ignore it
+CHECK_S = 30.0  # how long preflight waits for the list of models
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,21 +143,25 @@ class Client:
         """
         if model.api_key_env:
             _check_key(model, self._environ.get(model.api_key_env, "").strip())
+        limits = replace(self._deadlines, total_s=min(self._deadlines.total_s, CHECK_S))
+        transport = self._sdk_transport(model, limits) or TapeTransport(limits)
         try:
-            self._for(model).get("/models", cast_to=httpx2.Response)
+            with _sdk(model, _key(model, self._environ), transport) as sdk:
+                sdk.get("/models", cast_to=httpx2.Response)
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
-                raise PreflightError(
-                    f"{model.name}: {model.base_url} refuses the key"
-                    f"{f' in {model.api_key_env}' if model.api_key_env else ''}"
-                    f" (HTTP {error.status_code})"
-                ) from None
+                key = f" in {model.api_key_env}" if model.api_key_env else ""
+                reason = f"refuses the key{key} (HTTP {error.status_code})"
+                raise self._refusal(model, reason) from None
             if error.status_code not in (404, 405):
                 return f"{model.name}: GET /models answered HTTP {error.status_code}"
         except openai.APIConnectionError as error:
-            reason = redact(str(error.__cause__ or error), self.secrets)
-            raise PreflightError(f"{model.name}: {model.base_url}: {reason}") from None
+            via = "through the proxy: " if proxy_for(model.base_url) else ""
+            raise self._refusal(model, f"{via}{error.__cause__ or error}") from None
         return None
+
+    def _refusal(self, model: Model, reason: str) -> PreflightError:
+        return PreflightError(redact(f"{model.name}: {model.base_url}: {reason}", self.secrets))
 
     def prepare(self, prompt: Prompt) -> Prepared:
         """Build the request body, before its clock starts.
@@ -209,10 +215,10 @@ class Client:
             sample, answer = self._sample(call, None, tape, None, chat=chat)
             self._deliver(call, sample, answer)
 
-        through = self._sdk_transport(model)
+        through = self._sdk_transport(model, self._deadlines)
         transport = LiveTransport(self._deadlines, begin, finish, through)
         self._live.append(transport)
-        return _sdk(model, _key(model, self._environ), transport)
+        return _sdk(model, _key(model, self._environ), transport, LiveSdk)
 
     def let_go(self, call: Call) -> None:
         """A user's own code is done with this request, also where it left the stream open."""
@@ -230,20 +236,21 @@ class Client:
     def _for(self, model: Model) -> openai.OpenAI:
         key = (model.base_url, model.api_key_env or "")
         if key not in self._sdks:
-            transport = self._sdk_transport(model) or self._tape
+            transport = self._sdk_transport(model, self._deadlines) or self._tape
             self._sdks[key] = _sdk(model, _key(model, self._environ), transport)
         return self._sdks[key]
 
-    def _sdk_transport(self, model: Model) -> SdkTransport | None:
+    def _sdk_transport(self, model: Model, limits: Deadlines) -> SdkTransport | None:
         """The SDK's own network path, where a proxy or the scenario wants it."""
         proxy = proxy_for(model.base_url)
         if proxy is None and self._mode != "sdk":
             return None
         try:
-            return SdkTransport(self._deadlines, proxy)
+            return SdkTransport(limits, proxy)
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
-            reason = redact(f"{proxy} cannot be used: {error}", self.secrets)
-            raise PreflightError(f"{model.name}: the proxy {reason}") from None
+            raise self._refusal(model, f"the proxy {proxy} cannot be used: {error}") from None
+        except OSError as error:
+            raise self._refusal(model, f"no trusted certificates: {error}") from None
 
     def _sample(
         self,
@@ -312,10 +319,15 @@ def _key(model: Model, environ: Mapping[str, str]) -> str:
     return environ.get(model.api_key_env or "", "").strip() or PLACEHOLDER_KEY
 
 
-def _sdk(model: Model, key: str, transport: httpx2.BaseTransport) -> openai.OpenAI:
+def _sdk(
+    model: Model,
+    key: str,
+    transport: httpx2.BaseTransport,
+    kind: type[openai.OpenAI] = openai.OpenAI,
+) -> openai.OpenAI:
     # No redirects: a key must not follow one to another host. No retries: each is a sample.
     http = httpx2.Client(transport=transport, follow_redirects=False, trust_env=False)
-    return openai.OpenAI(api_key=key, base_url=model.base_url, max_retries=0, http_client=http)
+    return kind(api_key=key, base_url=model.base_url, max_retries=0, http_client=http)
 
 
 def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, openai.APIError | None]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import httpx2
+import openai
 
 from loadlib.answer import FirstToken
 from loadlib.sample import Outcome
@@ -193,14 +194,47 @@ class _LiveStream(httpx2.SyncByteStream):
         if self._open:
             self._open = False
             try:
-                if _collector.runs:  # to wait inside of it would crash the interpreter
-                    self._exchange.cancel()
-                    self._exchange.tape.fault, self._exchange.tape.let_go = None, True
-                else:
-                    self._exchange.abandon()
+                # To wait inside the garbage collector would crash the interpreter.
+                self._exchange.abandon(wait=not _collector.runs)
             finally:
                 call = self._request.extensions[CALL]
                 self._on_finish(call, self._request, self._exchange.tape)
+
+
+class LiveSdk(openai.OpenAI):
+    """The SDK for a user's own code: a stream that is dropped unread is closed at once."""
+
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """As the SDK's own."""
+        result = super().request(*args, **kwargs)
+        return _DroppableStream(result) if isinstance(result, openai.Stream) else result
+
+
+class _DroppableStream(openai.Stream[Any]):
+    """Stands before the SDK's stream, which holds itself in a reference cycle.
+
+    `for chunk in create(…): break` would leave that one open until the garbage collector comes
+    by, and with it the request's place, its connection and its sample.
+    """
+
+    def __init__(self, inner: openai.Stream[Any]) -> None:  # of its own: there is nothing to build
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __next__(self) -> Any:
+        return next(self._inner)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def close(self) -> None:
+        """As the SDK's own."""
+        self._inner.close()
+
+    def __del__(self) -> None:
+        self._inner.close()
 
 
 class SdkTransport(httpx2.BaseTransport):

@@ -274,14 +274,14 @@ class Exchange:
                 return
             self.pump()
 
-    def abandon(self) -> None:
+    def abandon(self, *, wait: bool = True) -> None:
         """The caller wants no more: keep the connection if the rest comes at once."""
         if self.complete or self.tape.fault is not None:
             return
         self._give_up_ns = time.monotonic_ns() + int(DRAIN_S * 1e9)
         enough = self.tape.body_bytes + DRAIN_BYTES
         try:
-            while not self.complete and self.tape.body_bytes <= enough:
+            while wait and not self.complete and self.tape.body_bytes <= enough:
                 self.pump()
         except Failed:
             self.tape.fault = None  # what the caller did not wait for is not a fault
