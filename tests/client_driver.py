@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -65,7 +66,8 @@ class Held:
 
     def call(self) -> Call:
         self.calls += 1
-        return Call(self.calls - 1, "p", self.model.name, "w", time.monotonic_ns())
+        self.last = Call(self.calls - 1, "p", self.model.name, "w", time.monotonic_ns())
+        return self.last
 
     def prompt(self, job: dict[str, Any]) -> Prompt:
         fields = {"messages": MESSAGES, "max_tokens": 16} | job.get("prompt", {})
@@ -184,6 +186,10 @@ def op_live(held: Held, job: dict[str, Any]) -> object:
             seen.append(SCRIPTS[job["script"]](sdk, ask))
         except Exception as error:  # noqa: BLE001
             seen.append(f"{type(error).__module__}.{type(error).__name__}")
+        if kept:
+            assert not held.delivered
+            held.client.let_go(held.last)
+            kept.clear()
     return seen
 
 
@@ -195,6 +201,25 @@ def _stop_early(sdk: openai.OpenAI, ask: dict[str, Any]) -> str:
     for chunk in sdk.chat.completions.create(**ask, stream=True):
         if chunk.choices and chunk.choices[0].delta.content:
             return chunk.choices[0].delta.content
+    return ""
+
+
+kept: list[Any] = []
+
+
+def _keep(sdk: openai.OpenAI, ask: dict[str, Any]) -> str:
+    """Read a little of a stream and hold on to it."""
+    kept.append(sdk.chat.completions.create(**ask, stream=True))
+    return _text(next(kept[-1]) for _ in range(2))
+
+
+def _cycle(sdk: openai.OpenAI, ask: dict[str, Any]) -> str:
+    """Leave a stream to the garbage collector."""
+    _keep(sdk, ask)
+    loop: list[Any] = [kept.pop()]
+    loop.append(loop)
+    del loop
+    gc.collect()
     return ""
 
 
@@ -215,6 +240,8 @@ SCRIPTS: dict[str, Callable[[openai.OpenAI, dict[str, Any]], str]] = {
     "whole": lambda sdk, ask: sdk.chat.completions.create(**ask).choices[0].message.content or "",
     "stop-early": _stop_early,
     "raise": _raise,
+    "keep": _keep,
+    "cycle": _cycle,
     "models": lambda sdk, _: str(sdk.models.list().data),
     "retries": lambda sdk, ask: _text(
         sdk.with_options(max_retries=1).chat.completions.create(**ask, stream=True)

@@ -559,6 +559,26 @@ def test_stopping_early_when_the_rest_does_not_come_is_a_cancelled_request(
     assert all(s["first_token_ns"] for s in result["samples"])
 
 
+@pytest.mark.parametrize("behaviour", ["stall-after-token", "one-write"])
+def test_a_stream_that_is_held_is_let_go_at_the_end_of_the_task(
+    child: Driver, faulty: FaultyServer, behaviour: str
+) -> None:
+    """And once: not again when it is collected."""
+    result = child.do("live", faulty.url(behaviour), script="keep")
+    outcome = "ok" if behaviour == "one-write" else "cancelled"
+    assert [s["outcome"] for s in result["samples"]] == [outcome]
+    assert result["samples"][0]["first_token_ns"] is not None
+
+
+def test_a_stream_left_to_the_garbage_collector_is_closed_without_a_wait(
+    child: Driver, faulty: FaultyServer
+) -> None:
+    result = child.do("live", faulty.url("stall-after-token"), script="cycle")
+    assert result["value"] == [""]
+    assert [(s["outcome"], s["cause"]) for s in result["samples"]] == [("cancelled", "let_go")]
+    faulty.wait_until_closed()
+
+
 def test_what_is_drained_is_bounded(child: Driver, faulty: FaultyServer) -> None:
     """A flood ends by its size, not only by its time."""
     faulty.extra["flood"] = lambda peer, _request: flood(peer)
