@@ -371,7 +371,7 @@ def _outcome(
         return Outcome.CANCELLED, "let_go", "the user's code stopped reading"
     if not answer.complete:
         return Outcome.TRUNCATED, "no_end", "the stream ended without finish_reason or [DONE]"
-    return Outcome.OK, None, None
+    return Outcome.OK, "resent" if tape.resent else None, None
 
 
 def _good(tape: Tape) -> bool:

@@ -40,6 +40,7 @@ class Tape:
     connect_ns: int | None = None
     tls_ns: int | None = None
     conn_reused: bool | None = None
+    resent: bool = False  # an idle connection closed under it: sent once more, on a new one
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case
     reads: list[tuple[int, bytes]] = field(default_factory=list)

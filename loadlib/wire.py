@@ -413,6 +413,7 @@ class Exchange:
         assert self._connection is not None
         self._connection.close()
         self._connection = None
+        tape.resent = True
         self._reusable, self._send_error = True, None
         self._send(*self._request, reuse=False)
         return True

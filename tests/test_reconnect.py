@@ -44,7 +44,7 @@ for _ in range(int(sys.argv[2])):
         client.send(request)
         tape = request.extensions["loadlib.tape"]
         assert tape.sent_ns <= tape.flushed_ns <= tape.first_byte_ns <= tape.end_ns
-        outcomes.append("reused" if tape.conn_reused else "new")
+        outcomes.append("resent" if tape.resent else "reused" if tape.conn_reused else "new")
     except httpx2.TransportError as error:
         outcomes.append(type(error).__name__)
 print(json.dumps([outcomes, seen]))
@@ -57,7 +57,7 @@ print(json.dumps([outcomes, seen]))
         # kept alive: nothing is ever sent twice
         ([3], ["new", "reused", "reused"], [0, 0, 0]),
         # closed under the second and the third request: each goes out again on a new connection
-        ([1, 1, 1], ["new", "new", "new"], [0, 0, 1, 1, 2]),
+        ([1, 1, 1], ["new", "resent", "resent"], [0, 0, 1, 1, 2]),
         # a new connection that is closed without an answer is a failure, not a reason to repeat
         ([0, 1], ["ReadError", "new"], [0, 1]),
         # … also when it is the second try

@@ -406,7 +406,7 @@ def outcome_table(summary: Summary) -> OutcomeTable | None:
         numbers = [causes.get(cause, 0) for cause in kept]
         if rest:
             numbers.append(sum(causes.get(cause, 0) for cause in rest))
-        bad = sum(causes.values())
+        bad = sum(n for cause, n in causes.items() if not cause.startswith("ok/"))
         scheduled = group.requests.scheduled
         cells = [f.count(scheduled), f.count(group.requests.ok), *map(f.count, numbers)]
         cells.append(f.share(bad / scheduled if scheduled else None))
@@ -416,7 +416,7 @@ def outcome_table(summary: Summary) -> OutcomeTable | None:
 
 
 def _causes(group: Group) -> dict[str, int]:
-    """Everything that was not ok, by cause where one is known, else by outcome."""
+    """Everything not plainly ok (`ok/resent`), by cause where one is known, else by outcome."""
     named = {cause: number for cause, number in group.causes.items() if number}
     explained: dict[str, int] = {}
     for cause, number in named.items():
