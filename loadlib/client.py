@@ -368,7 +368,10 @@ def _outcome(
     if answer.malformed is not None:
         return Outcome.MALFORMED, "body", answer.malformed
     if not answer.complete and tape.let_go:
-        return Outcome.CANCELLED, "let_go", "the user's code stopped reading"
+        # Reading as far as one wants is a use of a stream, not a failure of it; before the first
+        # token there was nothing to want.
+        enough = Outcome.OK if len(answer.event_ns) else Outcome.CANCELLED
+        return enough, "let_go", "the user's code stopped reading"
     if not answer.complete:
         return Outcome.TRUNCATED, "no_end", "the stream ended without finish_reason or [DONE]"
     return Outcome.OK, "resent" if tape.resent else None, None
