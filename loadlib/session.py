@@ -142,22 +142,28 @@ class Session:
             for name, model in self.models.items()
         }
 
-    def plan(self, user_classes: Iterable[type[Any]]) -> Plan:
-        """Who takes which arrivals. `user_classes` are those that were picked and have tasks."""
-        crews: dict[str, dict[str, float]] = {name: {} for name in self.scenario.workloads}
-        custom: dict[str, float] = {}
-        restricted: dict[str, Sequence[str]] = {}
-        for user_class in user_classes:
+    def plan(
+        self, user_classes: Iterable[type[Any]], available: Iterable[type[Any]] = ()
+    ) -> Plan:
+        """Who takes which arrivals. `user_classes` are those that were picked and have tasks;
+        the share of the others that are `available` in the locustfile is removed."""
+        specs = self.scenario.workloads
+        crews: dict[str, dict[str, float]] = {name: {} for name in specs}
+        custom = {name: spec.weight for name, spec in specs.items() if spec.kind == "custom"}
+        restricted: dict[str, Sequence[str]] = {name: specs[name].models or () for name in custom}
+        picked = dict.fromkeys(user_classes)
+        for user_class in dict.fromkeys((*picked, *available)):
             name, weight = user_class.__name__, float(user_class.weight)
+            mine = {name: weight} if user_class in picked else {}
             if user_class.kind is None:
-                crews.setdefault(name, {})[name] = weight
-                if name not in self.scenario.workloads:
+                crews.setdefault(name, {}).update(mine)
+                if name not in specs:
                     custom[name] = weight
-                restricted[name] = user_class.models
+                restricted[name] = restricted.get(name) or user_class.models
                 continue
-            for workload, spec in self.scenario.workloads.items():
+            for workload, spec in specs.items():
                 if spec.kind == user_class.kind:
-                    crews[workload][name] = weight
+                    crews[workload].update(mine)
         return Plan(
             self.scenario, self.models, self.workloads, custom,
             {name: Crew(weights) for name, weights in crews.items()}, restricted,
@@ -250,12 +256,12 @@ def open_session(
     return session
 
 
-def crew_notices(session: Session, plan: Plan) -> list[str]:
+def crew_notices(plan: Plan) -> list[str]:
     """Workloads of the scenario that no user class takes."""
     return [
         f"workload {name}: no user class takes it, its share of the load is left out"
-        for name in session.scenario.workloads
-        if not plan.crews[name].weights
+        for name, crew in plan.crews.items()
+        if not crew.weights
     ]
 
 

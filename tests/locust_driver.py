@@ -13,12 +13,13 @@ import re
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class Child:
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**clean, "NO_COLOR": "1", "COLUMNS": "160", **(env or {})},
+            env={**clean, **own_port(), "NO_COLOR": "1", "COLUMNS": "160", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,
@@ -143,13 +144,19 @@ class Child:
         return Ended(code, Path(self._out.name).read_text(), self.err, self.cwd / "reports")
 
     def kill(self) -> None:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
         self._out.close()
         self._err.close()
+
+
+def own_port() -> dict[str, str]:
+    """A master's port of its own for every child: others test here too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    return {"LOCUST_MASTER_NODE_PORT": port, "LOCUST_MASTER_BIND_PORT": port}
 
 
 def until(condition: Callable[[], Any], limit_s: float = LIMIT_S) -> Any:
@@ -291,7 +298,7 @@ def listening(pid: int) -> int | None:
     wanted = set()
     for fd in Path(f"/proc/{pid}/fd").glob("*"):
         try:
-            found = re.match(r"socket:\[(\d+)\]", os.readlink(fd))
+            found = re.match(r"socket:\[(\d+)\]", str(fd.readlink()))
         except OSError:
             continue
         if found:
@@ -313,3 +320,18 @@ def served(counters: dict[str, float], name: str) -> dict[str, float]:
         if match:
             total[match[1]] = total.get(match[1], 0.0) + value
     return total
+
+
+def workers_of(child: Child) -> list[int]:
+    """The worker processes that `--processes` forked."""
+    parent = child.process.pid
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+            line = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if int(fields[1]) == parent and b"loadlib.simulator" not in line:
+            found.append(int(path.name))
+    return sorted(found)

@@ -38,6 +38,7 @@ class _Source:
 
     done: dict[str, Any] | None = None
     phase: str = ""
+    stage: int = -1  # of the schedule, for which it is ready
     left: bool = False  # before the end, and not because the run was stopped
 
 
@@ -83,11 +84,13 @@ class Coordinator:
             out, to_yaml(scenario), scenario.name, list(argv), secrets=secrets
         )
         self.run = Run(session, Totals(), self._writer.folder, time.time_ns())
+        self._stage = -1
         self._aborted: str | None = None
         self._signal: ExitCode | None = None
         self._all_done = Event()
         self._stopper: gevent.Greenlet[[], None] | None = None
         self._concluding = False
+        self._hurried = False
         self.ended = Event()
 
     # -- from the workers ----------------------------------------------------------------------
@@ -105,6 +108,13 @@ class Coordinator:
         interval = data["interval"]
         if self.run.totals.merge(interval, source, gevent.sleep):
             self._writer.append(interval, source)
+
+    def on_ready(self, source: str, data: Mapping[str, Any]) -> None:
+        """A worker waits for the others before a stage."""
+        known = self.run.sources.get(source)
+        if known is not None:
+            known.stage = int(data["stage"])
+            self._look_ready()
 
     def on_done(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker has sent everything it had."""
@@ -135,7 +145,15 @@ class Coordinator:
             log.error("stopping the run: %s", reason)
             gevent.spawn(self.end)
 
+    def _look_ready(self) -> None:
+        stages = [source.stage for source in self.run.sources.values() if source.done is None]
+        ready = min(stages, default=-1)
+        if ready > self._stage:
+            self._stage = ready
+            self._tell("loadlib_stage", {"stage": ready})
+
     def _look_done(self) -> None:
+        self._look_ready()
         if all(source.done is not None for source in self.run.sources.values()):
             self._all_done.set()
 
@@ -160,11 +178,12 @@ class Coordinator:
 
     def hurry(self) -> None:
         """Someone asked twice: streams in flight are cancelled now."""
+        self._hurried = True
         if self.stopping and not self._all_done.is_set():
             self._tell("loadlib_stop", {"grace_s": 0.0})
 
     def _stop(self) -> None:
-        self._tell("loadlib_stop", {"grace_s": GRACE_S})
+        self._tell("loadlib_stop", {"grace_s": 0.0 if self._hurried else GRACE_S})
         self._all_done.wait(GRACE_S + LAST_WORD_S)
         for source in self.waits_for:
             self.on_gone(source)

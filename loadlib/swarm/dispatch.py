@@ -64,7 +64,10 @@ class _Item:
 
 
 class Dispatcher:
-    """Runs the stages of a scenario for one shard. `drop` is told of every arrival not sent."""
+    """Runs the stages of a scenario for one shard.
+
+    `drop` is told of every arrival not sent; `meet` waits for the other processes before a stage.
+    """
 
     def __init__(
         self,
@@ -74,9 +77,11 @@ class Dispatcher:
         recorder: Recorder,
         prepare: Callable[[Prompt], Prepared],
         drop: Callable[[Call, str], None],
+        meet: Callable[[int], None] = lambda _stage: None,
     ) -> None:
         self._plan, self._stages, self._shard = plan, stages, shard
         self._recorder, self._prepare, self._drop = recorder, prepare, drop
+        self._meet = meet
         self.patience_ns = int(plan.scenario.timeouts.first_token_s * 1e9)
         self.queues: dict[str, Queue[Arrival | None]] = {
             name: Queue() for crew in plan.crews.values() for name in crew.weights
@@ -139,17 +144,21 @@ class Dispatcher:
             early.start()
             early.ready.wait()
         feeds = iter(built)
-        feed, models = next(feeds, None), None
-        start_ns = time.monotonic_ns() + START_AFTER_NS
+        feed = next(feeds, None)
+        before: tuple[Phase, tuple[str, ...]] | None = None
+        start_ns = 0
         try:
-            for phase, names in self._stages:
+            for number, (phase, names) in enumerate(self._stages):
                 following = next(feeds, None)
                 if following is not None:
                     following.start()
-                if models is not None and models != tuple(names):
-                    self._wait_idle()  # one model must not pay for another's leftovers
-                    start_ns = max(start_ns, time.monotonic_ns())
                 models = tuple(names)
+                if before is None:
+                    self._meet(number)
+                    start_ns = time.monotonic_ns() + START_AFTER_NS
+                else:
+                    start_ns = self._between(before, models, number, start_ns)
+                before = phase, models
                 assert feed is not None
                 start_ns = self._run_stage(phase, models, feed, start_ns)
                 feed.stop()
@@ -180,6 +189,18 @@ class Dispatcher:
             queue.put(None)
 
     # -- stages --------------------------------------------------------------------------------
+
+    def _between(
+        self, before: tuple[Phase, tuple[str, ...]], models: tuple[str, ...], stage: int, at_ns: int
+    ) -> int:
+        """When the next stage begins: as planned, or when everyone is through with this one."""
+        phase, others = before
+        if others != models:
+            self._wait_idle()  # one model must not pay for another's leftovers
+        if others == models and phase.duration_ns is not None:
+            return at_ns  # an instant, the same for all
+        self._meet(stage)
+        return max(at_ns, time.monotonic_ns())
 
     def _run_stage(self, phase: Phase, models: tuple[str, ...], feed: _Feed, start_ns: int) -> int:
         """Give out one phase's arrivals; returns the instant at which the next may begin."""

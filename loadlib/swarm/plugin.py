@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+from gevent.event import Event
 from locust import events
 from locust import main as locust_main
 from locust.runners import MasterRunner, WorkerRunner
@@ -73,6 +74,8 @@ class Plugin:
         self.coordinator: Coordinator | None = None
         self._simulator: Simulator | None = None
         self._progress: Progress | None = None
+        self.starts = False  # a run begins …
+        self._begun = Event()  # … and can be ended from now on
         self._runs = 0
         self._picked: frozenset[str] | None = None  # by the master, for a worker
         if self.options.loadlib_argv:
@@ -130,7 +133,7 @@ class Plugin:
                 session.notices.append(remark)
         session.notices += client.notices()
         client.close()
-        plan = session.plan(self.user_classes)
+        plan = self._plan(session)
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
         session.untaken = _untaken(plan)
@@ -139,7 +142,7 @@ class Plugin:
         for line in (
             *session.skipped,
             *session.notices,
-            *crew_notices(session, plan),
+            *crew_notices(plan),
             *(() if session.free else short),
         ):
             sys.stderr.write(f"! {line}\n")
@@ -161,8 +164,13 @@ class Plugin:
             EvenDispatcher, taking_part=self._taking_part
         )
 
+    def _plan(self, session: Session) -> Plan:
+        everyone = (self.environment.available_user_classes or {}).values()
+        ours = [cls for cls in everyone if issubclass(cls, LLMMixin)]
+        return session.plan(self.user_classes, () if session.free else ours)
+
     def _taking(self) -> list[type[LLMMixin]]:
-        crews = self.session.plan(self.user_classes).crews.values()
+        crews = self._plan(self.session).crews.values()
         return [cls for cls in self.user_classes if any(cls.__name__ in c.weights for c in crews)]
 
     def _taking_part(self) -> list[str]:
@@ -181,21 +189,24 @@ class Plugin:
         if not isinstance(self.runner, WorkerRunner):
             message("loadlib_interval", self._from_worker(Coordinator.on_interval))
             message("loadlib_done", self._from_worker(Coordinator.on_done))
+            message("loadlib_ready", self._from_worker(Coordinator.on_ready))
             message("loadlib_abort", self._on_abort_message)
         if not isinstance(self.runner, MasterRunner):
             message("loadlib_start", self._on_start_message)
             message("loadlib_go", self._on_go_message)
+            message("loadlib_stage", self._on_stage_message)
             message("loadlib_phase", self._on_phase_message)
             message("loadlib_stop", self._on_stop_message, concurrent=True)
 
     def _on_test_start(self, **_kwargs: Any) -> None:
         if isinstance(self.runner, WorkerRunner):
             return  # waits for loadlib_start
+        self.starts = True
         # Each Start…Stop has its own record, so what one run adds must not reach the next.
         opened = self._opened
         self.session = session = replace(opened, notices=list(opened.notices))
-        plan = session.plan(self.user_classes)
-        session.notices += crew_notices(session, plan)
+        plan = self._plan(session)
+        session.notices += crew_notices(plan)
         session.untaken = _untaken(plan)
         if session.free:
             first = session.scenario.load[0].model_copy(update={"users": self._users()})
@@ -222,6 +233,7 @@ class Plugin:
         else:
             coordinator.expect("local")
             self.worker = self._new_worker(plan, Shard(), self._runs)
+        self._begun.set()
         if session.free:
             self._begin(coordinator)
 
@@ -231,8 +243,8 @@ class Plugin:
             self._begin(self.coordinator)
 
     def _begin(self, coordinator: Coordinator) -> None:
-        if self._progress is None or self._progress.started:
-            return  # Edit during a run
+        if coordinator.stopping or self._progress is None or self._progress.started:
+            return  # a signal was faster; Edit during a run
         self._progress.start()
         if not isinstance(self.runner, MasterRunner):
             self.worker.start()
@@ -251,6 +263,8 @@ class Plugin:
     def _on_quitting(self, **_kwargs: Any) -> None:
         """The process ends: here the run does, before Locust's own listeners stop anything."""
         self._signals.only_in_main()
+        if self.starts:
+            self._begun.wait()
         if self.coordinator is not None:
             self.coordinator.end(self._signals.got)
         elif self.worker is not None:
@@ -307,7 +321,7 @@ class Plugin:
         self.session = replace(session, free=data["free"])
         if data["base_url"]:
             self.session.redirect(data["base_url"])
-        plan = self.session.plan(self.user_classes)
+        plan = self._plan(self.session)
         self.worker = self._new_worker(plan, Shard(*data["shard"]), data["run"])
         if self.session.free:
             self.worker.start()
@@ -315,6 +329,10 @@ class Plugin:
     def _on_go_message(self, **_kwargs: Any) -> None:
         if self.worker is not None:
             self.worker.start()
+
+    def _on_stage_message(self, msg: Any, **_kwargs: Any) -> None:
+        if self.worker is not None:
+            self.worker.open_stage(int(msg.data["stage"]))
 
     def _on_phase_message(self, msg: Any, **_kwargs: Any) -> None:
         if self.worker is not None:

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import gevent
+from gevent.event import Event
 
 from loadlib.errors import ExitCode, LoadlibError
 
@@ -39,16 +40,16 @@ class Signals:
                 plugin.worker.stop(0.0)
             return
         self.got = code
-        headless = plugin.options.headless and plugin.coordinator is None and plugin.worker is None
+        headless = plugin.options.headless and not plugin.starts and plugin.worker is None
         # Before the run there is nothing to save, and Locust would not expect the interrupt.
         end = SystemExit(int(code)) if headless else KeyboardInterrupt()
         gevent.kill(self._main, end)
 
     def only_in_main(self) -> None:
         """Locust answers SIGTERM by shutting down in a greenlet of its own, beside `main`: that
-        one ends here."""
+        one gets no further."""
         if gevent.getcurrent() is not self._main:
-            raise gevent.GreenletExit
+            Event().wait()  # an exception would reach `main`; so it sleeps until that one is done
 
     def give_up(self, error: LoadlibError) -> NoReturn:
         """A run cannot begin: headless this ends the process, the web UI stays."""

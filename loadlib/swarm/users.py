@@ -99,14 +99,15 @@ class LLM:
                 extra_body=extra_body,
             )  # fmt: skip
 
-        return self._send(user.take_arrival(), build, hold=True)
+        return self._send(self._user.take_arrival(), None, build, hold=True)
 
     def next(self) -> Reply:
         """Send the next prompt of this user's workload."""
         self.flush()
         user = self._user
         arrival = user.take_arrival()
-        return self._send(arrival, user.worker.next_prompt, hold=False)
+        ahead = arrival.prepared if arrival else None
+        return self._send(arrival, ahead, user.worker.next_prompt, hold=False)
 
     def flush(self) -> None:
         """The task did not fail its last reply: it stands as it is."""
@@ -115,11 +116,16 @@ class LLM:
             self._user.worker.commit(ticket)
 
     def _send(
-        self, arrival: Arrival | None, build: Callable[[str, str], Prompt], *, hold: bool
+        self,
+        arrival: Arrival | None,
+        ahead: Prepared | None,
+        build: Callable[[str, str], Prompt],
+        *,
+        hold: bool,
     ) -> Reply:
         worker = self._user.worker
         try:
-            ticket, prepared = self._ticket(arrival, build, hold=hold)
+            ticket, prepared = self._ticket(arrival, ahead, build, hold=hold)
         except Closed:
             raise StopUser from None
         except BaseException:
@@ -139,11 +145,15 @@ class LLM:
         return Reply(sample, answer, commit)
 
     def _ticket(
-        self, arrival: Arrival | None, build: Callable[[str, str], Prompt], *, hold: bool
+        self,
+        arrival: Arrival | None,
+        prepared: Prepared | None,
+        build: Callable[[str, str], Prompt],
+        *,
+        hold: bool,
     ) -> tuple[Ticket, Prepared]:
         """Everything that must be there before the request is sent."""
         user, worker = self._user, self._user.worker
-        prepared = arrival.prepared if arrival else None
         if prepared is None:
             model = arrival.call.model if arrival else user.model
             workload = arrival.call.workload if arrival else type(user).__name__

@@ -64,7 +64,13 @@ class Worker:
             None
             if session.free
             else Dispatcher(
-                plan, session.stages, shard, self.recorder, self.client.prepare, self._dropped
+                plan,
+                session.stages,
+                shard,
+                self.recorder,
+                self.client.prepare,
+                self._dropped,
+                self._meet,
             )
         )
         self.plan, self._shard = plan, shard
@@ -79,6 +85,8 @@ class Worker:
         self._left = False  # its own process was told to end, not the run
         self._live: dict[str, Sdk] = {}
         self._stopping = Event()
+        self._stage = 0  # that may begin …
+        self._staged = Event()  # … as the coordinator says
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self.finished = Event()
 
@@ -106,6 +114,18 @@ class Worker:
         self.dispatcher.run()
         self.finish()
 
+    def _meet(self, stage: int) -> None:
+        """Wait until every process is ready for a stage of the schedule."""
+        self._send("loadlib_ready", {"stage": stage})
+        while self._stage < stage + 1 and not self._stopping.is_set():
+            self._staged.wait()
+
+    def open_stage(self, stage: int) -> None:
+        """Everyone is ready for this stage."""
+        self._stage = max(self._stage, stage + 1)
+        self._staged.set()
+        self._staged.clear()
+
     def open_phase(self, title: str) -> None:
         """Without a scenario: what begins from now on belongs to this row."""
         self._free_phases.append((title, time.monotonic_ns()))
@@ -122,6 +142,7 @@ class Worker:
     def stop(self, grace_s: float) -> None:
         """No new requests; those in flight get `grace_s` to finish; then `finish`."""
         self._stopping.set()
+        self._staged.set()
         if self.dispatcher is not None:
             self.dispatcher.stop()
         deadline = time.monotonic() + grace_s

@@ -1,0 +1,271 @@
+"""What becomes of an arrival, end to end: ceilings, closed loops, order, budgets, signals."""
+
+from __future__ import annotations
+
+import json
+import signal
+from itertools import pairwise
+
+import pytest
+from locust_driver import rows
+
+COMPLETE = {
+    "manifest.json", "scenario.yaml", "summary.json", "report.html", "summary.md", "junit.xml",
+    "timeseries.csv", "requests.jsonl.gz", "hdr",
+}  # fmt: skip
+SLOW_CHAT = {"chat": {"kind": "chat", "output_tokens": 20}}  # 2 s on `slow`
+ENDLESS = {"chat": {"kind": "chat", "output_tokens": 300}}  # 30 s on `slow`
+
+
+def most_in_flight(found: list[dict]) -> int:
+    """The most requests at once between `sent` and `end`."""
+    edges = [(row["sent_ns"], 1) for row in found if row["sent_ns"]]
+    edges += [(row["end_ns"], -1) for row in found if row["sent_ns"]]
+    level = most = 0
+    for _, step in sorted(edges):
+        level += step
+        most = max(most, level)
+    return most
+
+
+def test_at_the_ceiling_an_arrival_waits_then_drops_after_first_token(driver):
+    name = driver.scenario(
+        "[{phase: measure, requests: 12, arrival: constant, rate: 20/s, max_in_flight: 2}]",
+        models=["slow"],
+        workloads={"chat": {"kind": "chat", "output_tokens": 10}},
+        timeouts={"first_token": "2s"},
+    )
+    ended = driver.loadlib(name)
+    assert ended.code == 7, ended.err  # far less than 95 % of the offered load was sent
+    found = ended.rows
+    assert most_in_flight(found) == 2
+    waited = [row for row in found if row["outcome"] == "ok"]
+    dropped = [row for row in found if row["outcome"] == "dropped"]
+    assert len(waited) + len(dropped) == 12
+    assert len(dropped) >= 4
+    assert {row["cause"] for row in dropped} == {"ceiling"}
+    assert all(row["sent_ns"] is None for row in dropped)
+    assert all(1.9e9 < row["end_ns"] - row["intended_ns"] < 3e9 for row in dropped)
+    # The wait is in the response clock and not in the sent clock.
+    assert max(row["sent_ns"] - row["intended_ns"] for row in waited) > 0.8e9
+    assert ended.requests()["dropped"] == len(dropped)
+
+
+def test_when_full_drop_drops_at_once(driver):
+    name = driver.scenario(
+        "[{phase: measure, requests: 10, arrival: constant, rate: 50/s, max_in_flight: 2,"
+        " when_full: drop}]",
+        models=["slow"],
+        workloads={"chat": {"kind": "chat", "output_tokens": 10}},
+    )
+    found = driver.loadlib(name).rows
+    dropped = [row for row in found if row["outcome"] == "dropped"]
+    assert len(dropped) == 8
+    assert all(row["end_ns"] - row["intended_ns"] < 0.5e9 for row in dropped)
+
+
+def test_a_closed_loop_holds_users_per_model_and_requests_is_exact(driver):
+    name = driver.scenario(
+        "[{phase: warmup, requests: 3, arrival: closed, users: 2},"
+        " {phase: measure, requests: 25, arrival: closed, users: 3}]",
+        models=["steady", "fast"],
+        order="interleaved",
+    )
+    ended = driver.loadlib(name, "--processes", "2")
+    assert ended.code == 0, ended.err
+    for model in ("steady", "fast"):
+        found = [r for r in ended.rows if r["model"] == model and r["phase"] == "measure"]
+        assert sorted(row["index"] for row in found) == list(range(25))
+        assert most_in_flight(found) == 3
+        assert ended.requests(model=model, phase="warmup")["ok"] == 3
+    assert not any(gate["scope"].endswith("warmup") for gate in ended.summary["gates"])
+    assert {gate["n"] for gate in ended.summary["gates"]} == {25}
+
+
+def test_per_total_splits_by_weight_and_one_user_among_two_workers_is_one(driver):
+    name = driver.scenario(
+        "[{phase: measure, requests: 20, arrival: closed, users: 1}]",
+        models=["steady", "fast"],
+        per="total",
+        order="interleaved",
+    )
+    ended = driver.loadlib(name, "--processes", "2")
+    assert ended.code == 0, ended.err
+    assert ended.requests(model="steady")["ok"] == ended.requests(model="fast")["ok"] == 10
+    assert most_in_flight(ended.rows) == 1
+
+
+def test_order_sequential_drains_between_models(driver):
+    name = driver.scenario(
+        "[{phase: measure, duration: 1s, arrival: constant, rate: 10/s}]",
+        models=["slow", "fast"],
+        workloads={"chat": {"kind": "chat", "output_tokens": 10}},
+        order="sequential",
+    )
+    ended = driver.loadlib(name, "--processes", "2")
+    assert ended.code == 0, ended.err
+    slow = [row["end_ns"] for row in ended.rows if row["model"] == "slow"]
+    fast = [row["intended_ns"] for row in ended.rows if row["model"] == "fast"]
+    assert (len(slow), len(fast)) == (10, 10)
+    assert max(slow) <= min(fast)
+
+
+def test_arrivals_are_on_time_and_absolute(driver):
+    name = driver.scenario("[{phase: measure, requests: 90, arrival: constant, rate: 30/s}]")
+    ended = driver.loadlib(name)
+    assert ended.code == 0, ended.err
+    due = sorted(row["intended_ns"] for row in ended.rows)
+    # Absolute instants: the schedule is exact whatever the sleeps were.
+    assert {round((b - a) / 1e6) for a, b in pairwise(due)} == {33}
+    lags = sorted(row["sent_ns"] - row["intended_ns"] for row in ended.rows)
+    assert lags[len(lags) // 2] < 20e6
+
+
+@pytest.mark.slow
+def test_a_frozen_server_is_seen_by_the_response_clock_not_the_sent_clock(driver, simulators):
+    """Design §9. 1,200 requests, so that 1 % of them are more than ten."""
+    summaries = {}
+    for ceiling in (10, 900):
+        stalls = simulators(
+            "--profile", "instant", "--freeze-at", "1", "--freeze-for", "2", fresh=True
+        )
+        name = driver.scenario(
+            "[{phase: measure, duration: 6s, arrival: constant, rate: 200/s,"
+            f" max_in_flight: {ceiling}}}]",
+            models=[{"name": "fast", "base_url": stalls.base_url}],
+        )
+        ended = driver.run("loadlib", "run", name, "--out", f"out{ceiling}")
+        (folder,) = driver.folder.glob(f"out{ceiling}/2*")
+        summaries[ceiling] = json.loads((folder / "summary.json").read_text())
+        assert ended.code in (0, 7), ended.err
+    p99 = {
+        ceiling: {m: s["groups"][0]["metrics"][m]["p99"] for m in ("ttft", "e2e", "sent_ttft")}
+        for ceiling, s in summaries.items()
+    }
+    # Ten in flight freeze, 390 wait outside: of 1,200 requests only ten show it when sent.
+    assert p99[10]["ttft"] > 1000
+    assert p99[10]["e2e"] > 1000
+    assert p99[10]["sent_ttft"] < 1000
+    # With room for all, every request that was due is in flight, and both clocks agree.
+    assert p99[900]["ttft"] > 1000
+    assert p99[900]["sent_ttft"] == pytest.approx(p99[900]["ttft"], rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("limit", "most"), [({"max_output_tokens": 60}, 15), ({"max_requests": 7}, 7)]
+)
+def test_a_spent_budget_stops_the_run_with_exit_4_and_is_never_overshot(driver, limit, most):
+    name = driver.scenario(
+        "[{phase: measure, requests: 60, arrival: closed, users: 5}]", budget=limit
+    )
+    ended = driver.loadlib(name)
+    assert ended.code == 4, ended.err
+    assert ended.summary["verdict"]["status"] == "aborted"
+    assert "budget" in ended.summary["verdict"]["reasons"][0]
+    assert ended.requests()["sent"] == most
+    assert sum(group["tokens"]["output"] for group in ended.summary["groups"]) <= most * 4
+
+
+def test_a_key_that_is_refused_is_3_in_preflight_and_4_in_the_run(driver, simulators):
+    load = "[{phase: measure, duration: 20s, arrival: constant, rate: 20/s}]"
+    locked = simulators("--profile", "instant", "--require-key", "HOME").base_url
+    name = driver.scenario(load, models=[{"name": "m", "base_url": locked}])
+    refused = driver.loadlib(name)
+    assert refused.code == 3
+    assert "refuses the key" in refused.err
+    assert not driver.reports.exists()
+    revoked = simulators("--profile", "instant", "--status", "401").base_url
+    name = driver.scenario(load, models=[{"name": "m", "base_url": revoked}])
+    stopped = driver.loadlib(name)
+    assert stopped.code == 4, stopped.err
+    assert stopped.summary["duration_s"] < 10
+    assert stopped.requests()["sent"] < 20
+
+
+def complete_and_interrupted(ended, code: int) -> None:
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err, ended.err
+    assert {path.name for path in ended.folder.iterdir()} >= COMPLETE - {"requests.jsonl.gz"}
+    assert ended.summary["verdict"] == ended.summary["verdict"] | {
+        "status": "interrupted", "exit_code": code
+    }  # fmt: skip
+    assert ended.summary["state"] == "interrupted"
+    manifest = json.loads((ended.folder / "manifest.json").read_text())
+    assert manifest["state"] == "interrupted"
+    counts = ended.requests()
+    found = rows(ended.folder)
+    assert len(found) == counts.get("scheduled", 0)
+    assert counts.get("lost", 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "processes"),
+    [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)],
+)
+def test_a_signal_lets_streams_finish_and_leaves_a_complete_folder(driver, number, code, processes):
+    name = driver.scenario(
+        "[{phase: warmup, duration: 20s, arrival: constant, rate: 10/s},"
+        " {phase: measure, duration: 20s, arrival: constant, rate: 10/s}]",
+        models=["slow"],
+        workloads=SLOW_CHAT,
+    )
+    more = ("--processes", str(processes)) if processes else ()
+    child = driver.start("loadlib", "run", name, *more)
+    child.until(lambda: len(driver.live_rows()) >= 3)  # in the middle of the warm-up
+    child.signal(number, group=bool(processes))
+    ended = child.wait()
+    complete_and_interrupted(ended, code)
+    counts = ended.requests(phase="warmup")
+    assert counts["cancelled"] == 0
+    assert counts["ok"] == counts["scheduled"] > 10
+
+
+@pytest.mark.slow
+def test_streams_of_30_s_get_ten_seconds_and_are_cancelled_then(driver):
+    name = driver.scenario(
+        "[{phase: measure, duration: 20s, arrival: constant, rate: 5/s}]",
+        models=["slow"], workloads=ENDLESS,
+    )  # fmt: skip
+    child = driver.start("loadlib", "run", name)
+    child.until(lambda: "measure" in child.err or driver.reports.exists())
+    child.until(lambda: running(driver) >= 3)
+    child.signal(signal.SIGTERM)
+    ended = child.wait()
+    complete_and_interrupted(ended, 143)
+    cancelled = [row for row in ended.rows if row["outcome"] == "cancelled"]
+    assert len(cancelled) >= 3
+    assert max(row["end_ns"] - row["intended_ns"] for row in cancelled) > 9e9
+
+
+def running(driver) -> float:
+    from simulator_client import counters
+
+    found = counters(driver.base_url)
+    return sum(v for k, v in found.items() if "num_requests_running" in k and "slow" in k)
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait_for_streams(driver, second):
+    name = driver.scenario(
+        "[{phase: measure, duration: 20s, arrival: constant, rate: 5/s}]",
+        models=["slow"], workloads=ENDLESS,
+    )  # fmt: skip
+    child = driver.start("loadlib", "run", name)
+    child.until(lambda: running(driver) >= 3)
+    child.signal(signal.SIGINT)
+    child.signal(second)
+    ended = child.wait(20)
+    # Two signals in one instant may come in either order.
+    complete_and_interrupted(ended, ended.code)
+    assert ended.code in {130, int(second) + 128}
+    cancelled = [row for row in ended.rows if row["outcome"] == "cancelled"]
+    assert len(cancelled) >= 3
+    assert max(row["end_ns"] - row["intended_ns"] for row in cancelled) < 9e9
+
+
+def test_a_signal_before_the_first_request_leaves_a_folder_too(driver):
+    name = driver.scenario("[{phase: measure, requests: 3, arrival: constant, rate: 0.1/s}]")
+    child = driver.start("loadlib", "run", name)
+    child.until(driver.reports.exists)
+    child.signal(signal.SIGINT)
+    complete_and_interrupted(child.wait(), 130)
