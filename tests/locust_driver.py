@@ -102,11 +102,12 @@ class Child:
         self._log = cwd / f"log-{time.monotonic_ns()}"
         self._out = self._log.with_suffix(".out").open("w+")
         self._err = self._log.with_suffix(".err").open("w+")
+        self.env = own_port()
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("LOCUST", "LOADLIB"))}
         self.process = subprocess.Popen(
             command,
             cwd=cwd,
-            env={**clean, **own_port(), "NO_COLOR": "1", "COLUMNS": "160", **(env or {})},
+            env={**clean, **self.env, "NO_COLOR": "1", "COLUMNS": "160", **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=self._err,

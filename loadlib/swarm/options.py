@@ -6,8 +6,6 @@ from argparse import SUPPRESS
 from dataclasses import dataclass
 from typing import Any
 
-from locust.runners import WorkerRunner
-
 from loadlib import scenario as scenarios
 from loadlib.errors import UsageError
 from loadlib.scenario import Scenario
@@ -58,14 +56,12 @@ def choice_of(options: Any) -> Choice:
     return Choice() if choice == Choice(base_url=options.base_url) else choice
 
 
-def refuse_locusts_load(options: Any, runner: Any) -> None:
+def refuse_locusts_load(options: Any) -> None:
     """A scenario's phases are the load; Locust's own options for it beside one are a mistake.
 
     Raises:
         UsageError: -u, -r or -t was given, on the command line, by environment or in a file.
     """
-    if isinstance(runner, WorkerRunner):
-        return  # the master's words, forwarded
     given = (("-u", options.num_users), ("-r", options.spawn_rate), ("-t", options.run_time))
     for flag, value in given:
         if value is not None:

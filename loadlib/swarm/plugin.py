@@ -83,7 +83,9 @@ class Plugin:
         # One line a request says nothing that the run folder does not, and costs CPU.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         self._signals = Signals(self)
-        self.session: Session = self._open()
+        self.session: Session = None  # type: ignore[assignment] # a worker gets the master's
+        if not isinstance(runner, WorkerRunner):
+            self.session = self._open()
         self._listen()
         if not isinstance(runner, WorkerRunner):
             self._prepare_target()
@@ -109,7 +111,7 @@ class Plugin:
     def _open(self) -> Session:
         choice, classes = choice_of(self.options), self.user_classes
         if not choice.free:
-            refuse_locusts_load(self.options, self.runner)
+            refuse_locusts_load(self.options)
         # --host is where plain users talk to; of a mixin it is the web site, not the model.
         web = any(issubclass(cls, HttpUser) for cls in classes)
         host = self.options.base_url or (None if web else self.environment.host)

@@ -16,6 +16,8 @@ from gevent.event import Event
 
 from loadlib.errors import ExitCode, LoadlibError
 
+WAIT = "streams in flight have 10 s to finish; a second one cancels them"
+
 if TYPE_CHECKING:
     from loadlib.swarm.plugin import Plugin
 
@@ -40,6 +42,8 @@ class Signals:
                 plugin.worker.stop(0.0)
             return
         self.got = code
+        if plugin.coordinator is not None and not plugin.coordinator.ended.is_set():
+            sys.stderr.write(f"\n! {code.name}: {WAIT}\n")
         headless = plugin.options.headless and not plugin.starts and plugin.worker is None
         # Before the run there is nothing to save, and Locust would not expect the interrupt.
         end = SystemExit(int(code)) if headless else KeyboardInterrupt()

@@ -182,8 +182,8 @@ class LLMMixin:
         self.llm = LLM(self)
         self._arrival: Arrival | None = None
         self._own_calls: list[Call] = []  # of this task, through the SDK
-        known = list(environment.loadlib.session.models)
-        mine = [name for name in self.models if name in known] or known
+        known = [] if self._idle else list(self.worker.session.models)
+        mine = [name for name in self.models if name in known] or known or [""]
         self._own_model = mine[next(_turn) % len(mine)]
         think = self.wait_time  # type: ignore[has-type]
 

@@ -89,6 +89,7 @@ class Worker:
         self._staged = Event()  # … as the coordinator says
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
         self.finished = Event()
+        self._reported = Event()
 
     # -- the run -------------------------------------------------------------------------------
 
@@ -153,8 +154,17 @@ class Worker:
     def finish(self) -> None:
         """Account for everything that is still open, report it, and say that this was all."""
         if self.finished.is_set():
+            self._reported.wait()  # whoever ends the process next must not be faster
             return
         self.finished.set()
+        try:
+            self._settle()
+            self._send("loadlib_done", self._totals())
+        finally:
+            self._reported.set()
+        self.client.close()
+
+    def _settle(self) -> None:
         for ticket in list(self._tickets.values()):
             if ticket.held is not None:
                 self.commit(ticket)
@@ -167,8 +177,6 @@ class Worker:
         # Joined, not killed: an interval that is being encoded must not be lost.
         gevent.joinall(self._greenlets)
         self._drain()
-        self._send("loadlib_done", self._totals())
-        self.client.close()
 
     def _never_ended(self, ticket: Ticket) -> None:
         """A request whose greenlet will not come back in time is cancelled, not forgotten."""
