@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from commandline import loadlib, refused, scenario, start
+from commandline import batch, loadlib, refused, scenario, start
 
 SCENARIO = """\
 version: 1
@@ -47,17 +47,27 @@ MISTAKES = {
     "weight zero": ("kind: chat,", "kind: chat, weight: 0,", "zero requests"),
     "not supported yet": ("arrival: constant", "arrival: gamma", ":8:", "not supported yet"),
     "undecidable goodput": ("ttft.p50 < 5s", "goodput >= 95%", ":10:", "goodput"),
-    "YAML": ("models: [", "models: [[", "4"),
+    "YAML": ("models: [", "models: [[", ":5:", "not YAML"),
 }
 
 
+@pytest.fixture(scope="module")
+def mistaken(tmp_path_factory):
+    """What `validate` says of each mistake, and the file it stands in."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    paths = {}
+    for name, (old, new, *_words) in MISTAKES.items():
+        assert old in SCENARIO
+        paths[name] = folder / f"{name.replace(' ', '-')}.yaml"
+        paths[name].write_text(SCENARIO.replace(old, new))
+    said = batch(*(["validate", path] for path in paths.values()))
+    return {name: (done, paths[name]) for name, done in zip(paths, said, strict=True)}
+
+
 @pytest.mark.parametrize("name", MISTAKES)
-def test_mistakes_in_a_scenario_are_named_with_their_line(tmp_path, name):
-    old, new, *words = MISTAKES[name]
-    path = tmp_path / "s.yaml"
-    assert old in SCENARIO
-    path.write_text(SCENARIO.replace(old, new))
-    refused(loadlib("validate", path), 2, f"{path}:", *words)
+def test_mistakes_in_a_scenario_are_named_with_their_line(mistaken, name):
+    done, path = mistaken[name]
+    refused(done, 2, f"{path}:", *MISTAKES[name][2:])
 
 
 def test_run_and_ui_refuse_what_validate_refuses(tmp_path):
@@ -71,52 +81,66 @@ def test_run_and_ui_refuse_what_validate_refuses(tmp_path):
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize(
-    ("content", "word"),
-    [(b"", "is empty"), (b"\x80\xfe\x00garbage\xff" * 40, "is not UTF-8"), (b"- 1\n", "mapping"),
-     (b"version: 1\x00\n", ""), (b"a: &a [*a]\n", ""), (b"x" * 300_000, "larger than 256 KiB")],
-    ids=["empty", "binary", "a list", "NUL", "a loop", "large"],
-)  # fmt: skip
-def test_a_file_that_is_no_scenario(tmp_path, content, word):
-    path = tmp_path / "s.yaml"
-    path.write_bytes(content)
-    refused(loadlib("validate", path), 2, str(path), word)
+NO_SCENARIOS = {
+    "empty": (b"", "is empty"),
+    "binary": (b"\x80\xfe\x00garbage\xff" * 40, "is not UTF-8"),
+    "a list": (b"- 1\n", "mapping"),
+    "NUL": (b"version: 1\x00\n", "not YAML"),
+    "a loop": (b"a: &a [*a]\n", ""),
+    "large": (b"x" * 300_000, "larger than 256 KiB"),
+}
+
+
+def test_files_that_are_no_scenario(tmp_path):
+    for name, (content, _word) in NO_SCENARIOS.items():
+        (tmp_path / name).write_bytes(content)
+    said = batch(*(["validate", tmp_path / name] for name in NO_SCENARIOS))
+    for (name, (_content, word)), done in zip(NO_SCENARIOS.items(), said, strict=True):
+        refused(done, 2, str(tmp_path / name), word)
 
 
 def test_no_such_scenario_and_a_folder_instead_of_one(tmp_path):
     refused(loadlib("run", tmp_path / "nope.yaml"), 2, "nope.yaml", "no such file")
-    refused(loadlib("run", tmp_path), 2, str(tmp_path), "is a directory")
-    refused(loadlib("run"), 2, "nothing to run", "--model")
+    folder, nothing = batch(["validate", tmp_path], ["run"])
+    refused(folder, 2, str(tmp_path), "is a directory")
+    refused(nothing, 2, "nothing to run", "--model")
 
 
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--set", "load"], ["--set load", "KEY=VALUE"]),
-        (["--set", "load.7.rate=3/s"], ["--set load.7.rate", "'7' is not a position"]),
-        (["--set", "lod.0.rate=3/s"], ["'lod'", "did you mean 'load'?"]),
-        (["--set", "load.0.rate=fast"], ["'fast' is not a rate"]),
-        (["--rate", "5"], ["--rate", "needs a unit: write 5/s"]),
-        (["--rate", "5/s", "--users", "3"], ["--rate and --users exclude each other"]),
-        (["--requests", "0"], ["--requests", "0 is not in the range"]),
-        (["--users", "-1"], ["--users"]),
-        (["--model", "gpt-4o-mimi"], ["'gpt-4o-mimi'", "did you mean 'gpt-4o-mini'?"]),
-        (["--base-url", "127.0.0.1:8080"], ["--base-url", "should be a URL"]),
-        (["--durration", "5s"], ["No such option '--durration'", "--duration"]),
-    ],
-    ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
-)
-def test_wrong_options(tmp_path, flags, words):
-    refused(loadlib("validate", scenario(tmp_path), *flags), 2, *words)
+WRONG = [
+    (["--set", "load"], ["--set load", "KEY=VALUE"]),
+    (["--set", "load.7.rate=3/s"], ["--set load.7.rate", "'7' is not a position"]),
+    (["--set", "lod.0.rate=3/s"], ["'lod'", "did you mean 'load'?"]),
+    (["--set", "load.0.rate=fast"], ["'fast' is not a rate"]),
+    (["--rate", "5"], ["--rate", "needs a unit: write 5/s"]),
+    (["--rate", "5/s", "--users", "3"], ["--rate and --users exclude each other"]),
+    (["--requests", "0"], ["--requests", "0 is not in the range"]),
+    (["--users", "-1"], ["--users"]),
+    (["--model", "gpt-4o-mimi"], ["'gpt-4o-mimi'", "did you mean 'gpt-4o-mini'?"]),
+    (["--base-url", "127.0.0.1:8080"], ["--base-url", "should be a URL"]),
+    (["--durration", "5s"], ["No such option '--durration'", "--duration"]),
+]
+
+
+def test_wrong_options(tmp_path):
+    path = scenario(tmp_path)
+    said = batch(*(["validate", path, *flags] for flags, _words in WRONG))
+    for (_flags, words), done in zip(WRONG, said, strict=True):
+        refused(done, 2, *words)
 
 
 def test_wrong_options_of_a_run(tmp_path):
     path = scenario(tmp_path)
-    refused(loadlib("run", path, "--processes", "0"), 2, "--processes", "-1 for one per core")
-    refused(loadlib("run", path, "--baseline", tmp_path), 2, "is not a run folder")
-    refused(loadlib("run", path, "--", "-f", "nope.py"), 2, "no locustfile 'nope.py'")
+    processes, baseline, locustfile, command = batch(
+        ["run", path, "--processes", "0"],
+        ["run", path, "--baseline", tmp_path],
+        ["run", path, "--", "-f", "nope.py"],
+        ["compair"],
+    )
+    refused(processes, 2, "--processes", "-1 for one per core")
+    refused(baseline, 2, "is not a run folder")
+    refused(locustfile, 2, "no locustfile 'nope.py'")
+    refused(command, 2, "'compair'", "did you mean 'compare'?")
     refused(loadlib("run", path, "--", "-u", "5"), 2, "-u beside a scenario")
-    refused(loadlib("compair"), 2, "'compair'", "did you mean 'compare'?")
 
 
 def test_a_flag_that_locust_does_not_know(tmp_path):
@@ -130,12 +154,12 @@ def test_a_flag_that_locust_does_not_know(tmp_path):
 
 def test_a_live_target_needs_its_key(tmp_path):
     live = scenario(tmp_path, target="live")
-    refused(loadlib("run", live), 3, "gpt-4o-mini", "OPENAI_API_KEY", "not set or empty")
-    refused(loadlib("run", live, OPENAI_API_KEY="  "), 3, "OPENAI_API_KEY", "not set or empty")
+    done = loadlib("run", live, OPENAI_API_KEY="  ")
+    refused(done, 3, "gpt-4o-mini", "OPENAI_API_KEY", "not set or empty")
 
 
-@pytest.mark.parametrize("key", ["two\nlines", "cl\u00e9-\u00fcn\u00ef"])
-def test_a_key_that_no_header_can_carry(tmp_path, key, simulator):
+def test_a_key_that_no_header_can_carry(tmp_path, simulator):
+    key = "clé\nünï"
     model = {"name": "own", "base_url": simulator, "api_key_env": "MINE"}
     path = scenario(tmp_path, simulator, models=[model])
     assert key not in refused(loadlib("run", path, MINE=key), 3, "MINE")
@@ -146,7 +170,8 @@ def test_a_public_host_must_be_written(tmp_path):
     words = ("api.openai.com", "public host", "target: live")
     refused(loadlib("run", scenario(tmp_path, target=None), OPENAI_API_KEY="x"), 2, *words)
     quick = ["--model", "m", "--base-url", "https://example.invalid/v1", "--requests", "3"]
-    refused(loadlib("run", *quick), 2, "example.invalid", "public host", "--set target=live")
+    (done,) = batch(["validate", *quick])
+    refused(done, 2, "example.invalid", "public host", "--set target=live")
 
 
 def test_a_model_that_is_shut_down_is_refused_live_with_its_replacement(tmp_path):
@@ -234,16 +259,18 @@ class Quiet(http.server.BaseHTTPRequestHandler):
 KEY = "sk-" + "abcdefghij1234567890"
 
 
-@pytest.mark.parametrize(
-    "model",
-    [{"api_key": KEY}, {"api_key_env": KEY}, {"model": KEY}, {"base_url": f"http://x:{KEY}@h/v1"}],
-    ids=lambda model: next(iter(model)),
-)
-def test_a_key_pasted_into_a_scenario_is_refused_and_not_repeated(tmp_path, model):
-    own = {"name": "own", "base_url": "http://127.0.0.1:9/v1", **model}
-    path = scenario(tmp_path, target=None, models=[own])
-    message = refused(loadlib("run", path), 2, str(path), "keys do not belong in a scenario")
-    assert KEY[3:] not in message
+def test_a_key_pasted_into_a_scenario_is_refused_and_not_repeated(tmp_path):
+    url = f"http://x:{KEY}@h/v1"
+    places = [{"api_key": KEY}, {"api_key_env": KEY}, {"model": KEY}, {"base_url": url}]
+    paths = []
+    for number, place in enumerate(places):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        own = {"name": "own", "base_url": "http://127.0.0.1:9/v1", **place}
+        paths.append(scenario(folder, target=None, models=[own]))
+    for path, done in zip(paths, batch(*(["validate", path] for path in paths)), strict=True):
+        message = refused(done, 2, str(path), "keys do not belong in a scenario")
+        assert KEY[3:] not in message
 
 
 def test_a_key_pasted_into_the_command_line_is_not_repeated(tmp_path):
