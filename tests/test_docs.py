@@ -254,10 +254,12 @@ def test_decisions_are_short_and_complete():
     assert len(set(numbers)) == len(numbers)
     for path in pages:
         text = path.read_text(encoding="utf-8")
-        assert text.startswith(f"# {int(path.name[:4])}. "), path.name
+        assert re.match(r"\d{4}-[a-z0-9-]+\.md$", path.name)
+        assert re.match(rf"# ({int(path.name[:4])}\. )?\S", text), path.name
+        several = text.count("\n* **") > 1  # small decisions about one matter, on one page
         for part in ("**Context.**", "**Decision.**", "**Consequences.**"):
-            assert part in text, path.name
-        assert len(text) < 3000, path.name
+            assert several or part in text, path.name
+        assert len(text) < 4000, path.name
 
 
 def test_changelog_fragments_are_one_sentence():
