@@ -268,3 +268,28 @@ def test_a_signal_before_the_first_request_leaves_a_folder_too(driver):
     child.until(driver.reports.exists)
     child.signal(signal.SIGINT)
     complete_and_interrupted(child.wait(), 130)
+
+
+def test_a_tasks_own_words_count_against_max_usd_before_they_are_sent(driver):
+    driver.write("own.py", """
+from loadlib import LLMUser
+from locust import task
+
+class Own(LLMUser):
+    @task
+    def ask(self):
+        self.llm.chat([{"role": "user", "content": "word " * 1000}], max_tokens=4)
+""")  # fmt: skip
+    name = driver.scenario(
+        "[{phase: measure, requests: 60, arrival: closed, users: 5}]",
+        models=[{
+            "name": "fast", "base_url": driver.base_url,
+            "price": {"input_usd_per_mtok": 10, "output_usd_per_mtok": 10},
+        }],
+        workloads={"Own": {"kind": "custom"}},
+        budget={"max_usd": 0.055},
+    )  # fmt: skip
+    ended = driver.locust("own.py", "--scenario", name)
+    assert ended.code == 4, ended.err
+    assert ended.requests()["sent"] == 5  # a cent each, and a little
+    assert ended.summary["groups"][0]["cost_usd"]["total"] <= 0.055

@@ -17,6 +17,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
+from loadlib import tokens
 from loadlib.answer import Answer
 from loadlib.client import Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
@@ -381,9 +382,12 @@ class Worker:
             self._send("loadlib_abort", {"reason": reason})
 
     def _most_usd(self, model: str, prompt: Prompt | None) -> float | None:
-        if prompt is None or prompt.tokens is None:
+        if prompt is None or self._spending.max_usd is None:
             return None
-        return self.session.models[model].cost_usd(prompt.tokens, prompt.max_tokens)
+        found, sent = self.session.models[model], prompt.tokens
+        if sent is None:  # a task's own words: counted only where money limits the run
+            sent = tokens.chat_tokens(prompt.messages, found.encoding)
+        return found.cost_usd(sent, prompt.max_tokens)
 
     def _tickets_in_flight(self) -> bool:
         return any(ticket.held is None for ticket in self._tickets.values())
