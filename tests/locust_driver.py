@@ -33,7 +33,7 @@ models:
   fast: {output_tok_s: 2000}
   steady: {first_token_delay_ms: 20, output_tok_s: 200}
   slow: {first_token_delay_ms: 20, output_tok_s: 10}
-  one-by-one: {output_tok_s: 40, max_running: 1}
+  watched: {first_token_delay_ms: 20, output_tok_s: 10}
 """
 
 
@@ -178,6 +178,14 @@ class Driver:
         self.reports = folder / "reports"
         self._children: list[Child] = []
 
+    def sub(self, name: str) -> Driver:
+        """Another one in a folder below, for a child that runs at the same time."""
+        folder = self.folder / name
+        folder.mkdir()
+        found = Driver(folder, self.base_url)
+        found._children = self._children
+        return found
+
     def write(self, name: str, text: str) -> Path:
         path = self.folder / name
         path.write_text(text)
@@ -214,7 +222,7 @@ class Driver:
 
     def locust(self, file: str, *flags: str, **env: str) -> Ended:
         """Headless `locust -f FILE`."""
-        return self.run("locust", "-f", file, "--headless", "--only-summary", *flags, **env)
+        return self.begin_locust(file, *flags, **env).wait()
 
     def loadlib(self, scenario: str, *flags: str, **env: str) -> Ended:
         return self.run("loadlib", "run", scenario, *flags, **env)
@@ -236,6 +244,10 @@ class Driver:
             return rows(found[-1]) if found else []
         except (EOFError, OSError):
             return []
+
+    def begin_locust(self, file: str, *flags: str, **env: str) -> Child:
+        """Headless `locust -f FILE`, not waited for."""
+        return self.start("locust", "-f", file, "--headless", "--only-summary", *flags, **env)
 
     def close(self) -> None:
         for child in self._children:

@@ -7,7 +7,8 @@ import signal
 from itertools import pairwise
 
 import pytest
-from locust_driver import rows
+from locust_driver import Driver, rows
+from simulator_client import counters
 
 COMPLETE = {
     "manifest.json", "scenario.yaml", "summary.json", "report.html", "summary.md", "junit.xml",
@@ -124,20 +125,21 @@ def test_arrivals_are_on_time_and_absolute(driver):
 @pytest.mark.slow
 def test_a_frozen_server_is_seen_by_the_response_clock_not_the_sent_clock(driver, simulators):
     """Design §9. 1,200 requests, so that 1 % of them are more than ten."""
-    summaries = {}
+    children = {}
     for ceiling in (10, 900):
         stalls = simulators(
             "--profile", "instant", "--freeze-at", "1", "--freeze-for", "2", fresh=True
         )
-        name = driver.scenario(
+        mine = driver.sub(str(ceiling))
+        name = mine.scenario(
             "[{phase: measure, duration: 6s, arrival: constant, rate: 200/s,"
             f" max_in_flight: {ceiling}}}]",
             models=[{"name": "fast", "base_url": stalls.base_url}],
         )
-        ended = driver.run("loadlib", "run", name, "--out", f"out{ceiling}")
-        (folder,) = driver.folder.glob(f"out{ceiling}/2*")
-        summaries[ceiling] = json.loads((folder / "summary.json").read_text())
-        assert ended.code in (0, 7), ended.err
+        children[ceiling] = mine.start("loadlib", "run", name)
+    ended = {ceiling: child.wait() for ceiling, child in children.items()}
+    assert all(one.code in (0, 7) for one in ended.values())
+    summaries = {ceiling: one.summary for ceiling, one in ended.items()}
     p99 = {
         ceiling: {m: s["groups"][0]["metrics"][m]["p99"] for m in ("ttft", "e2e", "sent_ttft")}
         for ceiling, s in summaries.items()
@@ -151,19 +153,20 @@ def test_a_frozen_server_is_seen_by_the_response_clock_not_the_sent_clock(driver
     assert p99[900]["sent_ttft"] == pytest.approx(p99[900]["ttft"], rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("limit", "most"), [({"max_output_tokens": 60}, 15), ({"max_requests": 7}, 7)]
-)
-def test_a_spent_budget_stops_the_run_with_exit_4_and_is_never_overshot(driver, limit, most):
-    name = driver.scenario(
-        "[{phase: measure, requests: 60, arrival: closed, users: 5}]", budget=limit
-    )
-    ended = driver.loadlib(name)
-    assert ended.code == 4, ended.err
-    assert ended.summary["verdict"]["status"] == "aborted"
-    assert "budget" in ended.summary["verdict"]["reasons"][0]
-    assert ended.requests()["sent"] == most
-    assert sum(group["tokens"]["output"] for group in ended.summary["groups"]) <= most * 4
+def test_a_spent_budget_stops_the_run_with_exit_4_and_is_never_overshot(driver):
+    cases = [("max_output_tokens", 60, 15), ("max_requests", 7, 7)]
+    children = []
+    for key, limit, _ in cases:
+        mine = driver.sub(key)
+        load = "[{phase: measure, requests: 60, arrival: closed, users: 5}]"
+        children.append(mine.start("loadlib", "run", mine.scenario(load, budget={key: limit})))
+    for child, (_, _, most) in zip(children, cases, strict=True):
+        ended = child.wait()
+        assert ended.code == 4, ended.err
+        assert ended.summary["verdict"]["status"] == "aborted"
+        assert "budget" in ended.summary["verdict"]["reasons"][0]
+        assert ended.requests()["sent"] == most
+        assert sum(group["tokens"]["output"] for group in ended.summary["groups"]) <= most * 4
 
 
 def test_a_key_that_is_refused_is_3_in_preflight_and_4_in_the_run(driver, simulators):
@@ -198,57 +201,72 @@ def complete_and_interrupted(ended, code: int) -> None:
     assert counts.get("lost", 0) == 0
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "processes"),
-    [(signal.SIGINT, 130, 0), (signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)],
-)
-def test_a_signal_lets_streams_finish_and_leaves_a_complete_folder(driver, number, code, processes):
-    name = driver.scenario(
-        "[{phase: warmup, duration: 20s, arrival: constant, rate: 10/s},"
-        " {phase: measure, duration: 20s, arrival: constant, rate: 10/s}]",
-        models=["slow"],
-        workloads=SLOW_CHAT,
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, paced):
+    """Name → a run that a signal ended in its first seconds; all at the same time."""
+    driver = Driver(tmp_path_factory.mktemp("stopped"), paced.base_url)
+    phases = (
+        "[{phase: warmup, duration: 20s, arrival: constant, rate: 5/s},"
+        " {phase: measure, duration: 20s, arrival: constant, rate: 5/s}]"
     )
-    more = ("--processes", str(processes)) if processes else ()
-    child = driver.start("loadlib", "run", name, *more)
-    child.until(lambda: len(driver.live_rows()) >= 3)  # in the middle of the warm-up
-    child.signal(number, group=bool(processes))
-    ended = child.wait()
+    rare = "[{phase: measure, requests: 3, arrival: constant, rate: 0.1/s}]"
+    cases = {  # load, workloads, flags, ready when, signal
+        "ctrl-c": (phases, SLOW_CHAT, (), 3, signal.SIGINT),
+        "sigterm": (phases, SLOW_CHAT, (), 3, signal.SIGTERM),
+        "processes": (phases, SLOW_CHAT, ("--processes", "2"), 3, signal.SIGINT),
+        "endless": (phases, ENDLESS, (), 0, signal.SIGTERM),
+        "early": (rare, SLOW_CHAT, (), 0, signal.SIGINT),
+    }
+    children = {}
+    for name, (load, workloads, flags, _, _) in cases.items():
+        mine = driver.sub(name)
+        model = "watched" if name == "endless" else "slow"
+        file = mine.scenario(load, models=[model], workloads=workloads)
+        children[name] = mine, mine.start("loadlib", "run", file, *flags)
+    for name, (_, _, _, count, number) in cases.items():
+        mine, child = children[name]
+        if name == "endless":
+            child.until(lambda mine=mine: running(mine) >= 3)
+        else:
+            child.until(mine.reports.exists)
+            child.until(lambda mine=mine, count=count: len(mine.live_rows()) >= count)
+        child.signal(number, group=name == "processes")
+    yield {name: child.wait() for name, (_, child) in children.items()}
+    driver.close()
+
+
+@pytest.mark.parametrize(("name", "code"), [("ctrl-c", 130), ("sigterm", 143), ("processes", 130)])
+def test_a_signal_lets_streams_finish_and_leaves_a_complete_folder(stopped, name, code):
+    ended = stopped[name]  # in the middle of its warm-up
     complete_and_interrupted(ended, code)
     counts = ended.requests(phase="warmup")
     assert counts["cancelled"] == 0
-    assert counts["ok"] == counts["scheduled"] > 10
+    assert counts["ok"] == counts["scheduled"] >= 10
 
 
-@pytest.mark.slow
-def test_streams_of_30_s_get_ten_seconds_and_are_cancelled_then(driver):
-    name = driver.scenario(
-        "[{phase: measure, duration: 20s, arrival: constant, rate: 5/s}]",
-        models=["slow"], workloads=ENDLESS,
-    )  # fmt: skip
-    child = driver.start("loadlib", "run", name)
-    child.until(lambda: "measure" in child.err or driver.reports.exists())
-    child.until(lambda: running(driver) >= 3)
-    child.signal(signal.SIGTERM)
-    ended = child.wait()
+def test_streams_of_30_s_get_ten_seconds_and_are_cancelled_then(stopped):
+    ended = stopped["endless"]
     complete_and_interrupted(ended, 143)
     cancelled = [row for row in ended.rows if row["outcome"] == "cancelled"]
     assert len(cancelled) >= 3
     assert max(row["end_ns"] - row["intended_ns"] for row in cancelled) > 9e9
 
 
-def running(driver) -> float:
-    from simulator_client import counters
+def test_a_signal_before_the_first_request_leaves_a_folder_too(stopped):
+    complete_and_interrupted(stopped["early"], 130)
 
+
+def running(driver) -> float:
+    """Requests that the simulator's model `watched` is answering."""
     found = counters(driver.base_url)
-    return sum(v for k, v in found.items() if "num_requests_running" in k and "slow" in k)
+    return sum(v for k, v in found.items() if "num_requests_running" in k and "watched" in k)
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_does_not_wait_for_streams(driver, second):
     name = driver.scenario(
         "[{phase: measure, duration: 20s, arrival: constant, rate: 5/s}]",
-        models=["slow"], workloads=ENDLESS,
+        models=["watched"], workloads=ENDLESS,
     )  # fmt: skip
     child = driver.start("loadlib", "run", name)
     child.until(lambda: running(driver) >= 3)
@@ -260,14 +278,6 @@ def test_a_second_signal_does_not_wait_for_streams(driver, second):
     cancelled = [row for row in ended.rows if row["outcome"] == "cancelled"]
     assert len(cancelled) >= 3
     assert max(row["end_ns"] - row["intended_ns"] for row in cancelled) < 9e9
-
-
-def test_a_signal_before_the_first_request_leaves_a_folder_too(driver):
-    name = driver.scenario("[{phase: measure, requests: 3, arrival: constant, rate: 0.1/s}]")
-    child = driver.start("loadlib", "run", name)
-    child.until(driver.reports.exists)
-    child.signal(signal.SIGINT)
-    complete_and_interrupted(child.wait(), 130)
 
 
 def test_a_tasks_own_words_count_against_max_usd_before_they_are_sent(driver):

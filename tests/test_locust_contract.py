@@ -206,102 +206,77 @@ class Steps(LoadTestShape):
 
 
 def test_plain_locust_takes_scenario_file_and_leaves_the_same_artefacts(driver):
-    driver.write("chat.py", CHAT_ONLY)
-    name = driver.scenario("[{phase: measure, requests: 30, arrival: constant, rate: 30/s}]")
-    ours = driver.loadlib(name, "--out", "ours")
-    theirs = driver.locust("chat.py", "--scenario", name)
-    assert (ours.code, theirs.code) == (0, 0), theirs.err
-    (mine,) = Driver(driver.folder, "").reports.parent.glob("ours/2*")
-    assert sorted(p.relative_to(mine) for p in mine.rglob("*")) == sorted(
-        p.relative_to(theirs.folder) for p in theirs.folder.rglob("*")
+    mine, theirs = driver.sub("mine"), driver.sub("theirs")
+    load = "[{phase: measure, requests: 30, arrival: constant, rate: 30/s}]"
+    theirs.write("chat.py", CHAT_ONLY)
+    children = [
+        mine.start("loadlib", "run", mine.scenario(load)),
+        theirs.begin_locust("chat.py", "--scenario", theirs.scenario(load)),
+    ]
+    ours, plain = [child.wait() for child in children]
+    assert (ours.code, plain.code) == (0, 0), plain.err
+    assert sorted(p.relative_to(ours.folder) for p in ours.folder.rglob("*")) == sorted(
+        p.relative_to(plain.folder) for p in plain.folder.rglob("*")
     )
-    for name in ("scenario.yaml",):
-        assert (mine / name).read_text() == (theirs.folder / name).read_text()
-    assert theirs.requests()["ok"] == 30
+    assert (ours.folder / "scenario.yaml").read_text() == (
+        plain.folder / "scenario.yaml"
+    ).read_text()
+    assert plain.requests()["ok"] == 30
 
 
 def test_or_loadlib_scenario_and_the_share_of_an_unpicked_class_is_removed(driver):
-    driver.write("chat.py", CHAT)
-    name = driver.scenario(
-        "[{phase: measure, duration: 2s, arrival: constant, rate: 40/s}]",
-        workloads={
-            "chat": {"kind": "chat", "output_tokens": 4, "weight": 3},
-            "Other": {"kind": "custom", "weight": 1},
-        },
-    )
-    both = driver.locust("chat.py", LOADLIB_SCENARIO=name)
-    assert both.code == 0, both.err
-    assert both.requests(workload="chat")["ok"] == 60
-    assert both.requests(workload="Other")["ok"] == 20
-    picked = driver.locust("chat.py", "Chat", "--out", "picked", LOADLIB_SCENARIO=name)
-    tagged = driver.locust("chat.py", "--tags", "other", "--out", "tagged", LOADLIB_SCENARIO=name)
-    for ended, out, group, count in (
-        (picked, "picked", "chat", 60),
-        (tagged, "tagged", "Other", 20),
-    ):
-        ended.root = driver.folder / out
+    cases = {  # flags → requests per workload
+        (): {"chat": 60, "Other": 20},
+        ("Chat",): {"chat": 60},
+        ("--tags", "other"): {"Other": 20},
+    }
+    children = []
+    for number, flags in enumerate(cases):
+        mine = driver.sub(str(number))
+        mine.write("chat.py", CHAT)
+        name = mine.scenario(
+            "[{phase: measure, duration: 2s, arrival: constant, rate: 40/s}]",
+            workloads={
+                "chat": {"kind": "chat", "output_tokens": 4, "weight": 3},
+                "Other": {"kind": "custom", "weight": 1},
+            },
+        )
+        children.append(mine.begin_locust("chat.py", *flags, LOADLIB_SCENARIO=name))
+    for child, (flags, expected) in zip(children, cases.items(), strict=True):
+        ended = child.wait()
         assert ended.code == 0, ended.err
-        assert ended.requests(workload=group)["ok"] == ended.requests()["scheduled"] == count
-        assert "no user class takes it" in " ".join(ended.summary["notices"])
+        groups = ended.summary["groups"]
+        assert {g["workload"]: g["requests"]["ok"] for g in groups} == expected
+        left_out = "no user class takes it" in " ".join(ended.summary["notices"])
+        assert left_out == bool(flags)
 
 
-@pytest.mark.parametrize("flag", ["-u", "-r", "-t"])
-def test_with_a_scenario_u_r_t_beside_it_is_exit_2(driver, flag):
+def test_with_a_scenario_u_r_t_beside_it_is_exit_2_wherever_they_come_from(driver):
     driver.write("chat.py", CHAT)
     name = driver.scenario("[{phase: measure, requests: 5, arrival: constant, rate: 30/s}]")
-    ended = driver.locust("chat.py", "--scenario", name, flag, "5")
-    assert ended.code == 2
-    assert f"error: {flag} beside a scenario" in ended.err
-    assert "Traceback" not in ended.err
+    flags = "--scenario", name
+    children = {
+        flag: driver.begin_locust("chat.py", *flags, flag, "5") for flag in ("-u", "-r", "-t")
+    }
+    children["-u (environment)"] = driver.begin_locust("chat.py", *flags, LOCUST_USERS="5")
+    for flag, child in children.items():
+        ended = child.wait()
+        assert ended.code == 2, flag
+        assert f"error: {flag[:2]} beside a scenario" in ended.err
+        assert "Traceback" not in ended.err
     assert not driver.reports.exists()
 
 
-def test_u_r_t_by_environment_is_exit_2_too_and_a_shape_is_left_aside(driver):
+def test_with_a_scenario_a_shape_is_left_aside(driver):
     driver.write("chat.py", CHAT_ONLY + SHAPED)
     name = driver.scenario("[{phase: measure, requests: 5, arrival: constant, rate: 30/s}]")
-    assert driver.locust("chat.py", "--scenario", name, LOCUST_USERS="5").code == 2
     ended = driver.locust("chat.py", "--scenario", name)
     assert ended.code == 0, ended.err
     assert ended.requests()["ok"] == 5
     assert "Steps is left aside" in " ".join(ended.summary["notices"])
 
 
-def test_with_no_scenario_u_r_t_and_wait_time_hold(driver):
-    driver.write("timed.py", MIXED)
-    ended = driver.locust(
-        "timed.py", "-u", "4", "-r", "2", "-t", "3s", "--base-url", driver.base_url, "Asks"
-    )
-    assert ended.code == 0, ended.err
-    (phase,) = ended.summary["scenario"]["load"]
-    assert phase["users"] == 4
-    # 4 users × 3 s / 0.1 s, less the ramp; never more than the think time allows.
-    assert 40 < ended.requests()["ok"] <= 4 * 31
-    assert 2 < ended.summary["duration_s"] < 6
-
-
-def test_a_run_that_ends_before_its_ramp_is_whole(driver):
-    driver.write("timed.py", MIXED)
-    flags = "-u", "100", "-r", "3", "-t", "2s", "--base-url", driver.base_url
-    ended = driver.locust("timed.py", *flags, "Asks")
-    assert ended.code == 0, ended.err
-    assert ended.requests()["ok"] > 5
-    assert 1 < ended.summary["duration_s"] < 5
-
-
-def test_with_no_scenario_a_users_load_test_shape_holds(driver):
-    driver.write("shaped.py", "from locust import LoadTestShape\n" + MIXED + SHAPED)
-    ended = driver.locust("shaped.py", "--base-url", driver.base_url, "Asks")
-    assert ended.code == 0, ended.err
-    assert "Shape test stopping" in ended.err
-    (phase,) = ended.summary["scenario"]["load"]
-    assert phase["users"] == 5
-    assert ended.requests()["ok"] > 30
-
-
-def test_stop_timeout_keeps_working_and_streams_finish(driver):
-    driver.write(
-        "slow.py",
-        """
+SLOW = """
 from loadlib import LLMUser
 from locust import task
 
@@ -310,19 +285,74 @@ class Slow(LLMUser):
     @task
     def ask(self):
         self.llm.chat([{"role": "user", "content": "Hello"}], max_tokens=30)
-""",
-    )
-    flags = "-u", "3", "-r", "3", "-t", "1s", "--stop-timeout", "5", "--base-url", driver.base_url
-    ended = driver.locust("slow.py", *flags)
+"""
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory, paced, simulators):
+    """Runs without a scenario, at the same time."""
+    driver = Driver(tmp_path_factory.mktemp("free"), paced.base_url)
+    driver.write("timed.py", MIXED)
+    driver.write("shaped.py", "from locust import LoadTestShape\n" + MIXED + SHAPED)
+    driver.write("slow.py", SLOW)
+    broken = simulators("--profile", "instant", "--status", "500", "--every", "5").base_url
+    cases = {
+        "held": ("timed.py", "Asks", "-u", "4", "-r", "2", "-t", "3s"),
+        "ramp": ("timed.py", "Asks", "-u", "100", "-r", "3", "-t", "2s"),
+        "shape": ("shaped.py", "Asks"),
+        "stop": ("slow.py", "-u", "3", "-r", "3", "-t", "1s", "--stop-timeout", "5"),
+        "broken": ("timed.py", "Asks", "-u", "2", "-t", "2s", "--base-url", broken),
+    }
+    children = {
+        name: driver.begin_locust(*flags, *at(flags, paced.base_url), "--out", f"out/{name}")
+        for name, flags in cases.items()
+    }
+    found = {name: child.wait() for name, child in children.items()}
+    for name, ended in found.items():
+        ended.root = driver.folder / "out" / name
+    yield found
+    driver.close()
+
+
+def at(flags: tuple[str, ...], base_url: str) -> tuple[str, ...]:
+    return () if "--base-url" in flags else ("--base-url", base_url)
+
+
+def test_with_no_scenario_u_r_t_and_wait_time_hold(free):
+    ended = free["held"]
+    assert ended.code == 0, ended.err
+    (phase,) = ended.summary["scenario"]["load"]
+    assert phase["users"] == 4
+    # 4 users × 3 s / 0.1 s, less the ramp; never more than the think time allows.
+    assert 30 < ended.requests()["ok"] <= 4 * 31
+    assert 2 < ended.summary["duration_s"] < 6
+
+
+def test_a_run_that_ends_before_its_ramp_is_whole(free):
+    ended = free["ramp"]
+    assert ended.code == 0, ended.err
+    assert ended.requests()["ok"] > 5
+    assert 1 < ended.summary["duration_s"] < 5
+
+
+def test_with_no_scenario_a_users_load_test_shape_holds(free):
+    ended = free["shape"]
+    assert ended.code == 0, ended.err
+    assert "Shape test stopping" in ended.err
+    (phase,) = ended.summary["scenario"]["load"]
+    assert phase["users"] == 5
+    assert ended.requests()["ok"] > 20
+
+
+def test_stop_timeout_keeps_working_and_streams_finish(free):
+    ended = free["stop"]
     assert ended.code == 0, ended.err
     # 30 tokens at 10 a second outlive -t by two seconds; none is cut.
     assert ended.requests() == ended.requests() | {"scheduled": 3, "ok": 3, "cancelled": 0}
 
 
-def test_without_gates_a_failing_request_is_locusts_exit_1(driver, simulators):
-    driver.write("mixed.py", MIXED)
-    broken = simulators("--profile", "instant", "--status", "500", "--every", "5").base_url
-    ended = driver.locust("mixed.py", "-u", "2", "-t", "2s", "--base-url", broken, "Asks")
+def test_without_gates_a_failing_request_is_locusts_exit_1(free):
+    ended = free["broken"]
     assert ended.code == 1, ended.err
     assert ended.summary["verdict"]["status"] == "pass"
     assert ended.summary["gates"] == []
@@ -331,7 +361,7 @@ def test_without_gates_a_failing_request_is_locusts_exit_1(driver, simulators):
 
 DISTRIBUTED = """[
   {phase: warmup, requests: 1, arrival: closed, users: 1},
-  {phase: measure, requests: 60, arrival: poisson, rate: 20/s, max_in_flight: 100}]"""
+  {phase: measure, requests: 60, arrival: poisson, rate: 40/s, max_in_flight: 100}]"""
 LONG_ENDS = {
     "order": "interleaved",
     "models": ["steady", "slow"],
@@ -386,7 +416,7 @@ def test_master_and_workers_totals_too_and_the_workers_get_the_masters_scenario(
 @pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_and_its_loss_is_named(driver):
     name = driver.scenario(
-        "[{phase: measure, duration: 9s, arrival: constant, rate: 10/s}]", models=["slow"]
+        "[{phase: measure, duration: 7s, arrival: constant, rate: 10/s}]", models=["slow"]
     )
     child = driver.start("loadlib", "run", name, "--processes", "2")
     child.until(lambda: len(driver.live_rows()) > 10)
@@ -397,4 +427,4 @@ def test_a_worker_that_is_killed_ends_the_run_and_its_loss_is_named(driver):
     assert "left before the end" in " ".join(ended.summary["notices"])
     assert any("sequence_gaps" in reason for reason in ended.summary["verdict"]["reasons"])
     # The other worker's half is whole.
-    assert ended.requests()["ok"] > 40
+    assert ended.requests()["ok"] > 30

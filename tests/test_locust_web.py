@@ -99,7 +99,7 @@ def test_under_a_scenario_the_users_field_is_a_ceiling_and_an_edit_is_noted(driv
 def test_an_unpicked_class_takes_its_share_with_it_also_on_workers(driver):
     driver.write("two.py", TWO)
     name = driver.scenario(
-        "[{phase: measure, duration: 2s, arrival: constant, rate: 40/s}]",
+        "[{phase: measure, duration: 1s, arrival: constant, rate: 80/s}]",
         workloads={
             "chat": {"kind": "chat", "output_tokens": 4, "weight": 3},
             "Other": {"kind": "custom", "weight": 1},
