@@ -142,9 +142,7 @@ class Session:
             for name, model in self.models.items()
         }
 
-    def plan(
-        self, user_classes: Iterable[type[Any]], available: Iterable[type[Any]] = ()
-    ) -> Plan:
+    def plan(self, user_classes: Iterable[type[Any]], available: Iterable[type[Any]] = ()) -> Plan:
         """Who takes which arrivals. `user_classes` are those that were picked and have tasks;
         the share of the others that are `available` in the locustfile is removed."""
         specs = self.scenario.workloads

@@ -1,8 +1,8 @@
 """Conversations with growing history.
 
-    locust -f locustfiles/chat.py                                   # web UI, against the simulator
-    locust -f locustfiles/chat.py --headless -u 10 -r 10 -t 30s     # Locust's own load rules
-    locust -f locustfiles/chat.py --headless --scenario scenarios/chat.yaml
+locust -f locustfiles/chat.py                                   # web UI, against the simulator
+locust -f locustfiles/chat.py --headless -u 10 -r 10 -t 30s     # Locust's own load rules
+locust -f locustfiles/chat.py --headless --scenario scenarios/chat.yaml
 """
 
 from loadlib import ChatUser

@@ -1,7 +1,7 @@
 """Long documents with a planted fact.
 
-    locust -f locustfiles/long_context.py --headless -u 2 -r 2 -t 30s
-    locust -f locustfiles/long_context.py --headless --scenario scenarios/long-context.yaml
+locust -f locustfiles/long_context.py --headless -u 2 -r 2 -t 30s
+locust -f locustfiles/long_context.py --headless --scenario scenarios/long-context.yaml
 """
 
 from loadlib import LongContextUser

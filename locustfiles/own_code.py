@@ -1,6 +1,6 @@
 """Your own prompts, and existing SDK code measured as it is.
 
-    locust -f locustfiles/own_code.py --headless -u 4 -r 4 -t 20s
+locust -f locustfiles/own_code.py --headless -u 4 -r 4 -t 20s
 """
 
 from locust import between, tag, task

@@ -34,6 +34,7 @@ LAYERS: tuple[str, ...] = (
     "gates verdict expectations compare conclude charts",
     "swarm client transport wire simulator report",
     "cli",
+    "__main__",
 )
 LAYER = {unit: level for level, units in enumerate(LAYERS) for unit in units.split()}
 
