@@ -348,3 +348,16 @@ def workers_of(child: Child) -> list[int]:
         if int(fields[1]) == parent and b"loadlib.simulator" not in line:
             found.append(int(path.name))
     return sorted(found)
+
+
+def in_group(group: int) -> list[int]:
+    """The processes of a group that are left."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            found.append(int(path.name))
+    return found

@@ -235,6 +235,7 @@ def stopped(tmp_path_factory, paced):
     driver.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("ctrl-c", 130), ("sigterm", 143), ("processes", 130)])
 def test_a_signal_lets_streams_finish_and_leaves_a_complete_folder(stopped, name, code):
     ended = stopped[name]  # in the middle of its warm-up
@@ -244,6 +245,7 @@ def test_a_signal_lets_streams_finish_and_leaves_a_complete_folder(stopped, name
     assert counts["ok"] == counts["scheduled"] >= 10
 
 
+@pytest.mark.slow
 def test_streams_of_30_s_get_ten_seconds_and_are_cancelled_then(stopped):
     ended = stopped["endless"]
     complete_and_interrupted(ended, 143)
@@ -252,6 +254,7 @@ def test_streams_of_30_s_get_ten_seconds_and_are_cancelled_then(stopped):
     assert max(row["end_ns"] - row["intended_ns"] for row in cancelled) > 9e9
 
 
+@pytest.mark.slow
 def test_a_signal_before_the_first_request_leaves_a_folder_too(stopped):
     complete_and_interrupted(stopped["early"], 130)
 

@@ -8,7 +8,7 @@ import os
 import signal
 
 import pytest
-from locust_driver import Driver, own_port, served, workers_of
+from locust_driver import Driver, in_group, own_port, served, until, workers_of
 from simulator_client import counters
 
 EXAMPLE = """
@@ -428,3 +428,15 @@ def test_a_worker_that_is_killed_ends_the_run_and_its_loss_is_named(driver):
     assert any("sequence_gaps" in reason for reason in ended.summary["verdict"]["reasons"])
     # The other worker's half is whole.
     assert ended.requests()["ok"] > 30
+
+
+def test_a_failed_preflight_leaves_no_worker_behind(driver):
+    gone = own_port()["LOCUST_MASTER_BIND_PORT"]
+    name = driver.scenario(
+        "[{phase: measure, requests: 5, arrival: constant, rate: 30/s}]",
+        models=[{"name": "m", "base_url": f"http://127.0.0.1:{gone}/v1"}],
+    )
+    child = driver.start("loadlib", "run", name, "--processes", "2")
+    assert child.wait().code == 3
+    # They would look for their master for five minutes.
+    until(lambda: not in_group(child.process.pid), 10)

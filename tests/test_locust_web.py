@@ -96,6 +96,7 @@ def test_under_a_scenario_the_users_field_is_a_ceiling_and_an_edit_is_noted(driv
     assert any("50 users from" in notice for notice in read(folder)["notices"])
 
 
+@pytest.mark.slow
 def test_an_unpicked_class_takes_its_share_with_it_also_on_workers(driver):
     driver.write("two.py", TWO)
     name = driver.scenario(

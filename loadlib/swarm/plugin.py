@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gevent
+import psutil  # type: ignore[import-untyped]
 from gevent.event import Event
 from locust import events
 from locust import main as locust_main
@@ -77,6 +78,9 @@ class Plugin:
         self.starts = False  # a run begins …
         self._begun = Event()  # … and can be ended from now on
         self._runs = 0
+        self.has_part = Event()  # `worker` is there for the users of this process
+        self._here: set[str] = set()  # workers that understand us …
+        self._shards: dict[str, Shard] = {}  # … and those with a part in this run
         self._picked: frozenset[str] | None = None  # by the master, for a worker
         if self.options.loadlib_argv:
             logging.getLogger("locust.stats_logger").disabled = True
@@ -91,6 +95,9 @@ class Plugin:
             self._prepare_target()
             self._size()
         self._opened = self.session
+        if isinstance(runner, WorkerRunner):
+            # Locust's master knew of this process before it could understand our messages.
+            runner.send_message("loadlib_here", {})
         if web_ui is not None:
             webtab.install(self, web_ui)
 
@@ -187,7 +194,7 @@ class Plugin:
         on.test_stopping.add_listener(self._on_test_stopping)
         on.quitting.add_listener(self._on_quitting)
         if isinstance(self.runner, MasterRunner):
-            on.worker_connect.add_listener(self._on_worker_connect)
+            message("loadlib_here", self._on_here_message)
         if not isinstance(self.runner, WorkerRunner):
             message("loadlib_interval", self._from_worker(Coordinator.on_interval))
             message("loadlib_done", self._from_worker(Coordinator.on_done))
@@ -230,11 +237,14 @@ class Plugin:
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         if isinstance(self.runner, MasterRunner):
             names = sorted(client.id for client in self.runner.clients.ready)
-            for index, name in enumerate(names):
-                self._send_start(coordinator, name, Shard(index, len(names)))
+            self._shards = {name: Shard(i, len(names)) for i, name in enumerate(names)}
+            for name in names:
+                coordinator.expect(name)
+            for name in self._here & set(names):
+                self._send_start(name)
         else:
             coordinator.expect("local")
-            self.worker = self._new_worker(plan, Shard(), self._runs)
+            self._take_part(plan, Shard(), self._runs)
         self._begun.set()
         if session.free:
             self._begin(coordinator)
@@ -260,6 +270,7 @@ class Plugin:
         if self.coordinator is not None:
             self.coordinator.end()
         elif self.worker is not None:
+            self.has_part.clear()
             self.worker.leave(0.0)
 
     def _on_quitting(self, **_kwargs: Any) -> None:
@@ -274,17 +285,6 @@ class Plugin:
         if self._simulator is not None:
             self._simulator.stop()
 
-    def _on_worker_connect(self, client_id: str, **_kwargs: Any) -> None:
-        """Without a scenario a worker may join a run; divided schedules stay as they are."""
-        coordinator = self.coordinator
-        if coordinator is None or coordinator.stopping or client_id in coordinator.run.sources:
-            return
-        if self.session.free:
-            count = len(coordinator.run.sources)
-            self._send_start(coordinator, client_id, Shard(count, count + 1))
-        else:
-            log.warning("worker %s came too late and has no part in this run", client_id)
-
     # -- messages ------------------------------------------------------------------------------
 
     def _from_worker(self, method: Callable[[Coordinator, str, Any], None]) -> Callable[..., None]:
@@ -298,8 +298,25 @@ class Plugin:
         if self.coordinator is not None and msg.data["run"] == self._runs:
             self.coordinator.on_abort(str(msg.data["reason"]))
 
-    def _send_start(self, coordinator: Coordinator, name: str, shard: Shard) -> None:
-        coordinator.expect(name)
+    def _on_here_message(self, msg: Any, **_kwargs: Any) -> None:
+        """Without a scenario a worker may join a run; divided schedules stay as they are."""
+        name, coordinator = str(msg.node_id), self.coordinator
+        self._here.add(name)
+        if coordinator is None or coordinator.stopping:
+            return
+        if name not in self._shards and self.session.free:
+            count = len(self._shards)
+            self._shards[name] = Shard(count, count + 1)
+            coordinator.expect(name)
+        if name in self._shards:
+            self._send_start(name)
+            if self._progress is not None and self._progress.started and not self.session.free:
+                self.runner.send_message("loadlib_go", {}, name)
+        else:
+            log.warning("worker %s came too late and has no part in this run", name)
+
+    def _send_start(self, name: str) -> None:
+        shard = self._shards[name]
         data = {
             "run": self._runs,
             "shard": [shard.index, shard.count],
@@ -324,7 +341,7 @@ class Plugin:
         if data["base_url"]:
             self.session.redirect(data["base_url"])
         plan = self._plan(self.session)
-        self.worker = self._new_worker(plan, Shard(*data["shard"]), data["run"])
+        self._take_part(plan, Shard(*data["shard"]), data["run"])
         if self.session.free:
             self.worker.start()
 
@@ -350,11 +367,12 @@ class Plugin:
         else:
             gevent.spawn(self.runner.send_message, kind, data)
 
-    def _new_worker(self, plan: Plan, shard: Shard, run: int) -> Worker:
+    def _take_part(self, plan: Plan, shard: Shard, run: int) -> None:
         def send(kind: str, data: dict[str, Any]) -> None:
             self.runner.send_message(kind, {"run": run, **data})
 
-        return Worker(self.session, plan, shard, self.environment, send)
+        self.worker = Worker(self.session, plan, shard, self.environment, send)
+        self.has_part.set()
 
     def _watch(self, coordinator: Coordinator) -> None:
         """Workers that Locust has given up are not waited for; an Edit opens a new row."""
@@ -446,4 +464,7 @@ def _init(environment: Any, runner: Any, web_ui: Any, **_kwargs: Any) -> None:
         environment.loadlib = Plugin(environment, runner, web_ui)
     except LoadlibError as error:
         sys.stderr.write(f"error: {error}\n")
+        # Workers that Locust forked would look for a master for minutes.
+        for child in psutil.Process().children():
+            child.terminate()
         sys.exit(int(error.exit_code))

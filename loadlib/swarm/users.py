@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from gevent.event import Event
+import gevent
 from locust import User, task
 from locust.exception import StopUser
 
@@ -22,6 +22,9 @@ from loadlib.prompt import Check, Message, Prompt
 from loadlib.sample import Outcome, Sample
 from loadlib.swarm.dispatch import Arrival, Closed
 from loadlib.swarm.worker import Ticket, Worker
+
+if TYPE_CHECKING:
+    from loadlib.swarm.plugin import Plugin
 
 DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
 _turn = itertools.count()
@@ -174,25 +177,34 @@ class LLMMixin:
     workload: ClassVar[Mapping[str, Any]] = {}
     """Settings of that workload where no scenario has them (`{"output_tokens": 64}`)."""
 
+    worker: Worker
+    _own_model: str
+
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)  # type: ignore[call-arg]
-        self.worker: Worker = environment.loadlib.worker
-        # In a process that came too late to have a part in the run.
-        self._idle = environment.loadlib.worker is None
+        while not hasattr(environment, "loadlib"):
+            gevent.sleep(0.01)  # a worker whose master was faster than its own `init`
+        self._plugin: Plugin = environment.loadlib
+        self._joined = False
         self.llm = LLM(self)
         self._arrival: Arrival | None = None
         self._own_calls: list[Call] = []  # of this task, through the SDK
-        known = [] if self._idle else list(self.worker.session.models)
-        mine = [name for name in self.models if name in known] or known or [""]
-        self._own_model = mine[next(_turn) % len(mine)]
+        if self._plugin.has_part.is_set():
+            self._join()
         think = self.wait_time  # type: ignore[has-type]
 
         def wait_time() -> float:
             self._task_over()
-            paced = not self._idle and self.worker.dispatcher is not None
+            paced = self._joined and self.worker.dispatcher is not None
             return 0.0 if paced else float(think())
 
         self.wait_time = wait_time
+
+    def _join(self) -> None:
+        self._joined, self.worker = True, self._plugin.worker
+        known = list(self.worker.session.models)
+        mine = [name for name in self.models if name in known] or known
+        self._own_model = mine[next(_turn) % len(mine)]
 
     @property
     def model(self) -> str:
@@ -212,8 +224,9 @@ class LLMMixin:
         held, self._arrival = self._arrival, None
         if held is not None:
             return held
-        if self._idle:
-            Event().wait()  # until Locust stops this user
+        if not self._joined:
+            self._plugin.has_part.wait()  # a process without a part in the run: until its end
+            self._join()
         try:
             return self.worker.take(type(self).__name__)
         except Closed:
