@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -170,12 +171,15 @@ def _locust(flags: list[str], given: dict[str, Any]) -> int:
     _check_locustfile(rest)
     baseline = given.get("baseline")
     if baseline is not None:
+        baseline = baseline.resolve()  # `reports/latest` is about to point to the new run
         _run_of(baseline)  # before the load, not after it
     line = [*flags, *_as_locust(scenario, given), *rest]
     shown = shlex.join(redact_argv(["locust", "-f", os.path.relpath(LOCUSTFILE), *line]))
     _say(f"= {shown}", err=True)
     quiet = ["--loglevel", "INFO" if given["verbose"] else "WARNING"]
     ours = ["--loadlib-argv", "\0".join(["loadlib", *sys.argv[1:]])]
+    if given["processes"] is not None and not any(flag.startswith("--master") for flag in rest):
+        ours += _own_port()
     if given.get("as_json"):
         ours.append("--loadlib-json")
     from loadlib.swarm import plugin  # first of all network modules: it patches sockets
@@ -187,6 +191,13 @@ def _locust(flags: list[str], given: dict[str, Any]) -> int:
     if folder is not None and baseline is not None:
         _show_comparison(baseline, folder, err=bool(given.get("as_json")))
     return code
+
+
+def _own_port() -> list[str]:
+    """Where this run's processes meet: Locust's fixed port would mix two runs on one machine."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
 
 
 def _check_locustfile(flags: Sequence[str]) -> None:
@@ -237,9 +248,7 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     for item in plan:
         n = "as many as the server answers" if item.requests is None else f"{item.requests:,.0f}"
         _say(f"# {item.model}/{item.workload} {item.phase}: {n} requests")
-    estimate = estimate_usd(session)
-    cost = "unknown" if estimate is None else f"up to {estimate:.4f} USD at list prices"
-    _say(f"# cost: {cost}")
+    _say(f"# cost: {estimate_usd(session)}")
     short = gates.remedies(session.scenario.objectives, plan)
     for line in (*session.skipped, *session.notices, *short):
         _say(f"# ! {line}")

@@ -64,16 +64,19 @@ def evaluate(
     """One gate per objective and matching measure group, in the order of the objectives.
 
     An objective that matches nothing gives one inconclusive gate. Per-request objectives are no
-    gates: they make goodput. Without any error_rate gate the default applies. A latency gate
+    gates: they make goodput. The default error_rate gate applies to every group that no
+    error_rate gate covers: a model that answers nothing must not pass unseen. A latency gate
     that an error of `error_ms` could flip is inconclusive.
     """
     measured = [group for group in groups if group.kind == "measure"]
     wanted = [(objective, False) for objective in objectives if not objective.per_request]
-    if all(objective.metric != "error_rate" for objective, _ in wanted):
+    unguarded = [group for group in measured if not _is_guarded(group, objectives)]
+    if unguarded or not measured:
         wanted.append((DEFAULT_ERROR_RATE, True))
     gates = []
     for objective, default in wanted:
-        matching = [group for group in measured if objective.covers(group.model, group.workload)]
+        among = unguarded if default else measured
+        matching = [group for group in among if objective.covers(group.model, group.workload)]
         for group in matching:
             finding = _judge(objective, group, source, error_ms(objective, group))
             gates.append(_gate(objective, group, finding, default=default))
@@ -81,6 +84,13 @@ def evaluate(
             nothing = _nothing("no measured group in this scope")
             gates.append(_gate(objective, None, nothing, default=default))
     return tuple(gates)
+
+
+def _is_guarded(group: Group, objectives: Iterable[Objective]) -> bool:
+    return any(
+        objective.metric == "error_rate" and objective.covers(group.model, group.workload)
+        for objective in objectives
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

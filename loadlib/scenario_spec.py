@@ -327,6 +327,9 @@ class Scenario(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
         _check_names(self)
+        if self.per == "total" and self.order == "sequential":
+            reason = "per: total is one schedule for all models, which cannot take turns"
+            raise broken(reason, "order")
         _check_workloads(self)
         _check_slo(self)
         return self
@@ -399,7 +402,7 @@ class Scenario(Spec):
     def _sequential(self, models: Sequence[Endpoint]) -> bool:
         if self.order != "auto":
             return self.order == "sequential"
-        if self.target == "simulator":
+        if self.target == "simulator" or self.per == "total":
             return False
         hosts = [urlsplit(model.base_url).hostname for model in models if model.own]
         return len(hosts) != len(set(hosts))

@@ -345,21 +345,37 @@ def _limits(session: Session) -> Limits:
     return Limits(max_requests=DEFAULT_MAX_REQUESTS)
 
 
-def estimate_usd(session: Session) -> float | None:
-    """The most the planned requests can cost; None where a count or a price is unknown."""
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The most the planned requests can cost at list price, as far as a plan can know."""
+
+    usd: float
+    open_ended: tuple[str, ...] = ()  # phases whose number of requests the server decides
+    unpriced: tuple[str, ...] = ()  # models nobody has a price for
+
+    def __str__(self) -> str:
+        if self.unpriced:
+            return f"unknown: no price for {', '.join(self.unpriced)}"
+        more = f", and what {', '.join(self.open_ended)} sends (a closed loop by duration)"
+        return f"up to {self.usd:.4f} USD at list price{more if self.open_ended else ''}"
+
+
+def estimate_usd(session: Session) -> Estimate:
+    """What the scenario can cost; user classes that say themselves what to send count as 0."""
     total = 0.0
+    open_ended, unpriced = dict[str, None](), dict[str, None]()
     for phase in session.scenario.load:
         for (name, workload), n in session.scenario.expected(phase, session.serves).items():
             source = session.workloads.get(workload)
             if n is None or source is None:
-                return None
-            model = session.models[name]
-            prompt, answer = source.expected_tokens(model)
-            cost = model.cost_usd(round(prompt), round(answer))
+                open_ended[phase.title] = None
+                continue
+            prompt, answer = source.expected_tokens(session.models[name])
+            cost = session.models[name].cost_usd(round(prompt), round(answer))
             if cost is None:
-                return None
-            total += n * cost
-    return total
+                unpriced[name] = None
+            total += n * (cost or 0.0)
+    return Estimate(total, tuple(open_ended), tuple(unpriced))
 
 
 def _check_estimate(session: Session) -> None:
@@ -367,13 +383,10 @@ def _check_estimate(session: Session) -> None:
     if limit is None:
         return
     estimate = estimate_usd(session)
-    if estimate is None:
-        session.notices.append(f"cost cannot be estimated; the run stops at {limit:g} USD")
-        return
-    if estimate > limit:
+    if estimate.usd > limit:
         raise UsageError(
-            f"the plan can cost up to {estimate:.2f} USD, the budget is {limit:.2f}"
+            f"the plan can cost up to {estimate.usd:.2f} USD, the budget is {limit:.2f}"
             f"{'' if session.scenario.budget else ' (the default)'}: shorten the run or write"
-            f" `budget: {{max_usd: {estimate * 1.05:.2f}}}`"
+            f" `budget: {{max_usd: {estimate.usd * 1.05:.2f}}}`"
         )
-    session.notices.append(f"estimated cost: up to {estimate:.4f} USD of {limit:g}")
+    session.notices.append(f"estimated cost: {estimate}; the run stops at {limit:g} USD")

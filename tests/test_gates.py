@@ -280,3 +280,13 @@ def test_goodput_without_a_meaning_is_a_usage_error():
     gates.check_objectives(parse("error_rate < 1%"), pairs)
     with pytest.raises(UsageError, match="goodput of m/long cannot be judged"):
         gates.check_objectives(parse("goodput >= 95%", "chat: ttft < 1s"), pairs)
+
+
+def test_the_default_error_gate_guards_every_group_that_no_other_does():
+    """A gate on one model's errors must not let another model fail unseen."""
+    groups = group(model="m", ms=[1.0] * 20), group(model="n", failed=20)
+    found = gates.evaluate(groups, parse("m: error_rate < 1%"), Source())
+    assert [(gate.model, gate.status, gate.default) for gate in found] == [
+        ("m", "pass", False),
+        ("n", "fail", True),
+    ]

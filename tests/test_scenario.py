@@ -619,10 +619,12 @@ def scenarios(draw):
         version=1,
         name=draw(NAMES),
         models=models,
-        per=draw(st.sampled_from(["model", "total"])),
+        per=(per := draw(st.sampled_from(["model", "total"]))),
         workloads={name: draw(workloads()) for name in names},
         load=[draw(phases(number)) for number in range(count)],
-        order=draw(st.sampled_from(["auto", "interleaved", "sequential"])),
+        order=draw(
+            st.sampled_from(["auto", "interleaved", *(["sequential"] if per == "model" else [])])
+        ),
         slo=draw(st.sampled_from([[], ["all: ttft.p90 < 1s, goodput > 90%"]])),
         budget=draw(st.none() | st.builds(Budget, max_usd=st.floats(0.01, 1e6))),
         timeouts=Timeouts(connect_s=draw(st.integers(1, 10**9)) / 1000),

@@ -28,6 +28,7 @@ from loadlib.swarm.spread import ceiling, part
 LOOKAHEAD = 64  # prompts built ahead: at 128k tokens some 32 MB
 CLOSED_LOOKAHEAD = 16
 EXPIRE_EVERY_S = 0.1
+SPIN_NS = 1_500_000  # so long before an instant the pacer looks instead of sleeping
 START_AFTER_NS = 50_000_000  # the first instant lies ahead, not behind
 
 
@@ -351,7 +352,10 @@ class Dispatcher:
             left_ns = at_ns - time.monotonic_ns()
             if left_ns <= 0:
                 return True
-            self._stop.wait(left_ns / 1e9)
+            if left_ns > SPIN_NS:
+                self._stop.wait((left_ns - SPIN_NS) / 1e9)
+            else:
+                gevent.sleep(0)  # a timer is late by up to a millisecond; looking is not
         return False
 
     def _wait_idle(self) -> None:

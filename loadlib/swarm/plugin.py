@@ -422,7 +422,6 @@ class Plugin:
             self.environment.process_exit_code = summary.verdict.exit_code
         try:
             report.write(folder)
-            report.append_github_summary(summary)
         except OSError as problem:
             sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
             self.environment.process_exit_code = self.environment.process_exit_code or int(
@@ -431,6 +430,11 @@ class Plugin:
         except Exception:
             log.exception("the report of %s could not be written", folder)
             self.environment.process_exit_code = int(ExitCode.INTERNAL)
+        try:
+            report.append_github_summary(summary)
+        except OSError as problem:
+            name = os.environ.get("GITHUB_STEP_SUMMARY")
+            sys.stderr.write(f"! cannot append to {name}: {problem.strerror}\n")
         terminal.print_summary(summary, folder, terminal.Screen(err=self.options.loadlib_json))
 
     def _argv(self) -> list[str]:

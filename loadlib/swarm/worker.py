@@ -23,6 +23,7 @@ from loadlib.client import Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
 from loadlib.prompt import Prompt
 from loadlib.recorder import Interval, Recorder
+from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
 from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
@@ -324,7 +325,11 @@ class Worker:
         if ticket.arrival is not None and self.dispatcher is not None:
             self.dispatcher.finish(ticket.arrival)
         if failure is not None:
-            sample = msgspec.structs.replace(sample, quality=False, error=failure[:200])
+            failure = redact(failure, self.client.secrets)
+            sample = msgspec.structs.replace(sample, quality=False, error=failure)
+        if sample.sent_ns is not None and self._is_closed(sample.phase):
+            # Nothing but the answer before it said when: the intended start is the sending.
+            sample = msgspec.structs.replace(sample, intended_ns=sample.sent_ns)
         if ticket.reserved is not None:
             self._spending.settle(ticket.reserved, sample)
         self._record(sample, answer)
@@ -332,6 +337,10 @@ class Worker:
         reason = self._breakers.observe(sample)
         if reason is not None:
             self.abort(reason)
+
+    def _is_closed(self, phase: str) -> bool:
+        load = self.session.scenario.load
+        return self.session.free or any(p.closed for p in load if p.title == phase)
 
     def _record(self, sample: Sample, answer: Answer) -> None:
         key = (sample.phase, sample.model)

@@ -1,0 +1,54 @@
+"""What a run is about, decided before its first request."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from loadlib.errors import ScenarioError, UsageError
+from loadlib.session import Choice, estimate_usd, open_session
+
+LIVE = """
+version: 1
+{target}
+models: [{{name: own, base_url: "http://127.0.0.1:1/v1", price: {{input_usd_per_mtok: 10,
+           output_usd_per_mtok: 100}}}}]
+workloads: {{chat: {{kind: chat, prompt_tokens: 100, output_tokens: 10}}}}
+load:
+  - {{phase: warmup, duration: 1s, arrival: closed, users: 1}}
+  - {{phase: measure, requests: 1000, arrival: poisson, rate: 5/s}}
+{more}
+"""
+PLANNED_USD = 1000 * (100 * 10 + 10 * 100) / 1e6  # 2 USD
+
+
+def opened(tmp_path: Path, more: str = "", target: str = ""):
+    file = tmp_path / "s.yaml"
+    file.write_text(LIVE.format(more=more, target=target))
+    return open_session(Choice(file=str(file)))
+
+
+def test_what_is_known_is_estimated_though_a_closed_warmup_is_not(tmp_path):
+    estimate = estimate_usd(opened(tmp_path))
+    assert estimate.usd == pytest.approx(PLANNED_USD)
+    assert estimate.open_ended == ("warmup",)
+    assert str(estimate).startswith("up to 2.0000 USD at list price, and what warmup sends")
+
+
+def test_a_plan_beyond_the_budget_is_refused_before_anything_is_sent(tmp_path):
+    with pytest.raises(UsageError, match=r"can cost up to 2\.00 USD, the budget is 1\.99"):
+        opened(tmp_path, "budget: {max_usd: 1.99}")
+    assert opened(tmp_path, "budget: {max_usd: 2.01}").limits.max_usd == 2.01
+
+
+def test_a_model_without_a_price_is_named(tmp_path):
+    file = tmp_path / "s.yaml"
+    text = LIVE.format(more="", target="").replace("price: {input_usd_per_mtok: 10,", "")
+    file.write_text(text.replace("output_usd_per_mtok: 100}", ""))
+    assert str(estimate_usd(open_session(Choice(file=str(file))))) == "unknown: no price for own"
+
+
+def test_one_schedule_cannot_take_turns(tmp_path):
+    with pytest.raises(ScenarioError, match="per: total is one schedule"):
+        opened(tmp_path, "per: total\norder: sequential")
