@@ -73,6 +73,7 @@ class Plugin:
         self.options = environment.parsed_options
         self.worker: Worker = None  # type: ignore[assignment] # until a run begins
         self.coordinator: Coordinator | None = None
+        self._needed = 0  # users, under a scenario
         self._simulator: Simulator | None = None
         self._progress: Progress | None = None
         self.starts = False  # a run begins …
@@ -166,7 +167,7 @@ class Plugin:
         for cls in self.environment.user_classes:
             # A class that takes no arrivals needs no users; nor does one that is not ours.
             cls.fixed_count = most if cls in taking else 0
-        options.num_users = most * len(taking)
+        options.num_users = self._needed = most * len(taking)
         options.spawn_rate = float(options.num_users)
         logging.getLogger("locust.runners").addFilter(_not_about_spawn_rate)
         self.environment.dispatcher_class = functools.partial(
@@ -252,6 +253,12 @@ class Plugin:
     def _on_spawned(self, **_kwargs: Any) -> None:
         """Under a scenario the clock starts when all users are there to take arrivals."""
         if self.coordinator is not None and not self.session.free:
+            users = self.runner.target_user_count
+            if users < self._needed:
+                self.session.notices.append(
+                    f"started with {users} users, the phases can need {self._needed}:"
+                    " arrivals beyond them wait, and are dropped in the end"
+                )
             self._begin(self.coordinator)
 
     def _begin(self, coordinator: Coordinator) -> None:
