@@ -19,10 +19,11 @@ from loadlib.slo import Objective
 from loadlib.summarise import SYSTEM_RATE, Window, readings, summarise, system_rate
 from loadlib.summary import Summary, Verdict
 
-_NOTICE = (
+NOTICE = (
     "rebuilt from requests.jsonl.gz and hdr/: requests in flight at the end are unknown, "
     "and phases last from their first arrival to their last end"
 )
+UNFINISHED = "the run ended without a summary"
 _EVERY = 10_000  # rows per merge, to keep memory flat
 
 
@@ -51,12 +52,19 @@ class Recovered:
         return {key: hist for (key, name), hist in self.totals.histograms.items() if name == metric}
 
     def summary(
-        self, samples: Iterable[Sample], scenario: Mapping[str, Any], manifest: Mapping[str, Any]
+        self,
+        samples: Iterable[Sample],
+        scenario: Mapping[str, Any],
+        manifest: Mapping[str, Any],
+        why: str = UNFINISHED,
     ) -> Summary:
-        """The summary the run did not live to write: groups and health, no gates."""
+        """The summary the run did not live to write: groups and health, no gates.
+
+        `why` there is none becomes the verdict's reason, and a notice where the run wrote one.
+        """
         pairs = tuple(dict.fromkeys((key[0], key[1]) for key in self.totals.counts))
         groups = summarise(self.totals, samples, self.windows, _objectives(scenario, pairs), pairs)
-        reason = f"the run ended without a summary; {self.totals.done} requests were found"
+        reason = f"{why}; {self.totals.done} requests were found"
         start = min((window.start_ns for window in self.windows), default=0)
         end = max((window.end_ns for window in self.windows), default=0)
         names = ("argv", "versions", "git", "environment")
@@ -69,7 +77,7 @@ class Recovered:
             health=health.judge(readings(self.totals, groups)),
             environment={name: manifest[name] for name in names if name in manifest},
             scenario=dict(scenario),
-            notices=(_NOTICE,),
+            notices=(NOTICE,) if why == UNFINISHED else (NOTICE, why),
             started_at=str(manifest.get("started_at", "")),
             duration_s=(end - start) / NS if end else None,
             state="interrupted",

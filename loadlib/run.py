@@ -213,7 +213,7 @@ class RunWriter:
 
 
 class Run:
-    """A run folder, read. Made by `load`; nothing in it changes."""
+    """A run folder, read. Made by `load`; nothing in it changes but by `settle`."""
 
     def __init__(
         self, path: Path, manifest: dict[str, Any], scenario: dict[str, Any], summary: Summary
@@ -275,20 +275,29 @@ _NAMES = ("phase", "model", "workload")
 def load(path: Path | str) -> Run:
     """Read a run folder (or `reports/latest`), whatever state it is in.
 
-    Without a summary, as after `kill -9`, one is made from the rows and logs: its state is
-    `interrupted`. Raises `UsageError` where there is no run, `DataError` for a damaged one.
+    Without a summary, as after `kill -9`, or with a damaged one, it is made from the rows and
+    logs: its state is `interrupted`. So is one that was made before: the run may go on yet.
+    Raises `UsageError` where there is no run, `DataError` for a damaged one.
     """
     folder = Path(path).resolve()
     if not (folder / MANIFEST).exists() and not (folder / SUMMARY).exists():
         raise UsageError(f"{path} is not a run folder: it has no {MANIFEST}")
     manifest = _read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
-    if (folder / SUMMARY).exists():
+    if not (folder / SUMMARY).exists():
+        return _recovered(folder, manifest)
+    has_rows = (folder / REQUESTS).exists()
+    try:
         summary = _read_summary(folder / SUMMARY)
-        return Run(folder, manifest, summary.scenario or _read_scenario(folder), summary)
-    return _recovered(folder, manifest)
+    except msgspec.MsgspecError as error:
+        if not has_rows:
+            raise DataError(str(error), file=str(folder / SUMMARY)) from None
+        return _recovered(folder, manifest, f"{SUMMARY} is damaged ({error})")
+    if has_rows and recover.NOTICE in summary.notices:
+        return _recovered(folder, manifest, *summary.notices[1:2])
+    return Run(folder, manifest, summary.scenario or _read_scenario(folder), summary)
 
 
-def _recovered(folder: Path, manifest: dict[str, Any]) -> Run:
+def _recovered(folder: Path, manifest: dict[str, Any], why: str = recover.UNFINISHED) -> Run:
     scenario = _read_scenario(folder)
     path = folder / REQUESTS
     found = recover.recover(rows.read(path) if path.exists() else (), scenario)
@@ -296,7 +305,7 @@ def _recovered(folder: Path, manifest: dict[str, Any]) -> Run:
     if log.exists():
         found.take_gaps(recover.read_log(log))
     samples = rows.read(path) if path.exists() else iter(())
-    summary = found.summary(samples, scenario, manifest)
+    summary = found.summary(samples, scenario, manifest, why)
     run = Run(folder, manifest, scenario, summary)
     run._recovered = found
     return run
@@ -310,13 +319,13 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _read_summary(path: Path) -> Summary:
-    major = str(_read_json(path).get("schema_version", "")).partition(".")[0]
+    """Raises MsgspecError for what is no summary, `DataError` for another version's."""
+    data = path.read_bytes()
+    found = msgspec.json.decode(data, type=dict[str, Any])
+    major = str(found.get("schema_version", SCHEMA_VERSION)).partition(".")[0]
     if major != SCHEMA_VERSION.partition(".")[0]:
         raise DataError(f"schema_version {major}.x, this loadlib reads 1.x", file=str(path))
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=Summary)
-    except msgspec.MsgspecError as error:
-        raise DataError(str(error), file=str(path)) from None
+    return msgspec.json.decode(data, type=Summary)
 
 
 def _read_scenario(folder: Path) -> dict[str, Any]:
@@ -328,6 +337,17 @@ def _read_scenario(folder: Path) -> dict[str, Any]:
     except YAMLError as error:
         raise DataError(str(error).splitlines()[0], file=str(path)) from None
     return found if isinstance(found, dict) else {}
+
+
+def settle(run: Run) -> None:
+    """Write what a killed run could not: its summary, and that it ended. Raises OSError."""
+    if run._recovered is not None:
+        write_atomically(run.path / SUMMARY, encode_json(run.summary))
+    elif run.manifest.get("state") != "running":
+        return
+    if run.manifest:
+        run.manifest |= {"state": run.summary.state, "files": hash_files(run.path)}
+        write_atomically(run.path / MANIFEST, encode_json(run.manifest))
 
 
 def seal(folder: Path) -> None:

@@ -22,7 +22,7 @@ from loadlib.errors import DataError, LoadlibError, PreflightError, UsageError
 from loadlib.health import Readings
 from loadlib.histogram import HIGHEST, Histogram
 from loadlib.recorder import NS, Recorder, Totals
-from loadlib.run import RunWriter, load, seal
+from loadlib.run import RunWriter, load, seal, settle
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
 from loadlib.summary import Summary, Verdict, json_schema
@@ -347,14 +347,62 @@ def test_what_is_no_run_is_refused(tmp_path, session):
     summary.write_text(text.replace('"schema_version": "1.0"', '"schema_version": "2.0"'), "utf-8")
     with pytest.raises(DataError, match="schema_version"):
         load(path)
-    summary.write_text(text[: len(text) // 2], "utf-8")
-    with pytest.raises(DataError, match=r"summary\.json"):
-        load(path)
     log = path / "hdr" / "ttft.hlog"
     log.write_text(log.read_text("utf-8") + "Tag=a/b/c,1,1,1,HISTnonsense\n", "utf-8")
     summary.write_text(text, "utf-8")
     with pytest.raises(DataError, match=r"ttft\.hlog: line 6"):
         load(path).histogram(*KEY, "ttft")
+
+
+@pytest.mark.parametrize(
+    "text", ["", '{"name": "chat"', "[]", "{}", '{"verdict": "pass"}', "\udcff"]
+)
+def test_a_damaged_summary_is_made_again_from_the_rows(session, text):
+    path = session.finish()
+    (path / "summary.json").write_bytes(text.encode(errors="surrogateescape"))
+    for _again in range(2):  # the second time it is read from what was rebuilt
+        run = load(path)
+        assert run.summary.verdict.reasons[0].startswith("summary.json is damaged (")
+        assert "22 requests were found" in run.summary.verdict.reasons[0]
+        assert any("summary.json is damaged (" in notice for notice in run.summary.notices)
+        assert run.histogram(*KEY, "ttft").n == 20
+        settle(run)
+    assert msgspec.json.decode((path / "summary.json").read_bytes(), type=Summary) == run.summary
+    assert load(path).manifest["state"] == "interrupted"
+
+
+def test_a_damaged_summary_without_rows_is_refused(session):
+    path = session.finish()
+    (path / "requests.jsonl.gz").unlink()
+    (path / "summary.json").write_text("{", "utf-8")
+    with pytest.raises(DataError, match=r"summary\.json"):
+        load(path)
+
+
+def test_a_rebuilt_summary_stands_alone(session):
+    path = session.writer.folder
+    settle(load(path))
+    (path / "requests.jsonl.gz").unlink()
+    assert sum(group.requests.sent for group in load(path).summary.groups) == 22
+
+
+def test_a_run_that_was_only_looked_at_goes_on(session):
+    path = session.writer.folder
+    settle(load(path))
+    session.second(sample(at=50))
+    assert sum(group.requests.sent for group in load(path).summary.groups) == 23
+    run = load(session.finish())
+    assert (run.manifest["state"], run.summary.state) == ("complete", "complete")
+
+
+def test_killed_between_summary_and_manifest_the_summary_decides(session):
+    path = session.finish()
+    manifest = path / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8").replace('"complete"', '"running"'), "utf-8")
+    before = (path / "summary.json").read_bytes()
+    settle(load(path))
+    assert load(path).manifest["state"] == "complete"
+    assert (path / "summary.json").read_bytes() == before
 
 
 def test_a_newer_minor_version_can_be_read(session):

@@ -21,12 +21,14 @@ STEP_SUMMARY_LIMIT = 1_000_000  # bytes; GitHub refuses the whole upload above 1
 def write(run: runs.Run | Path | str) -> list[Path]:
     """Write `report.html`, `summary.md` and `junit.xml` into the run folder; returns their paths.
 
-    Each file is replaced atomically and hashed in the manifest of a finished run. Raises
-    OSError where the folder cannot be written, and what `run.load` raises.
+    Each file is replaced atomically and hashed in the manifest. A killed run gets its
+    `summary.json` too, and is `interrupted` from now on. Raises OSError where the folder cannot
+    be written, and what `run.load` raises.
     """
     from loadlib.report import html, junit, markdown
 
     loaded = run if isinstance(run, runs.Run) else runs.load(run)
+    runs.settle(loaded)
     pages = {
         "report.html": html.render(loaded),
         "summary.md": markdown.render(loaded.summary),
