@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import os
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from loadlib import report
 from loadlib import run as runs
+from loadlib.charts import numerals
 from loadlib.compare import compare
 from loadlib.metrics import CATALOGUE
 from loadlib.recorder import Recorder, Totals
@@ -29,7 +31,7 @@ from loadlib.report import html, junit, markdown, terminal, view
 from loadlib.report.words import STATUS_ICONS
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
-from loadlib.summary import Comparison, Health, HealthCheck, Summary, Verdict
+from loadlib.summary import Comparison, Goodput, Health, HealthCheck, Summary, Verdict
 
 HERE = Path(__file__).parent
 NAMES = sorted(FIXTURES)
@@ -282,6 +284,39 @@ def test_no_tile_pools_a_percentile_over_groups():
     assert tile.detail == "worst, claude-3-haiku · long; best 323 ms"
 
 
+def test_one_cost_everywhere_and_the_warm_up_is_part_of_it():
+    summary = FIXTURES["passing"]().summary
+    total = sum(group.cost_usd.total for group in summary.groups)
+    first = summary.groups[0]
+    warm = msgspec.structs.replace(first, phase="warmup", kind="warmup")
+    both = msgspec.structs.replace(summary, groups=(*summary.groups, warm))
+    for one, usd, counted in (
+        (summary, total, "at list price"),
+        (both, total + first.cost_usd.total, "at list price, incl. warm-up"),
+    ):
+        text = numerals.usd(usd)
+        tile = view.tiles(one)[-1]
+        assert tile.value == text
+        assert tile.detail.startswith(f"{counted}; ")
+        assert f"Cost **{text}** {counted}; " in markdown.render(one)
+        screen = shown(terminal.print_summary, one, width=200)
+        assert screen.rstrip().endswith(f"{text} {counted}")
+
+
+def test_groups_without_objectives_are_not_said_to_have_met_them():
+    summary = FIXTURES["passing"]().summary
+    first, second = (
+        msgspec.structs.replace(group, goodput=Goodput(share=1.0)) for group in summary.groups
+    )
+    bare = msgspec.structs.replace(first, workload="bare", goodput=Goodput())
+    for groups, detail in (
+        ((first, second), "in every group"),
+        ((first, second, bare), "in every group that has objectives"),
+    ):
+        tile = view.tiles(msgspec.structs.replace(summary, groups=groups))[1]
+        assert (tile.label, tile.value, tile.detail) == ("Goodput", "100 %", detail)
+
+
 # — markdown ———————————————————————————————————————————————————————————————————
 
 
@@ -353,6 +388,13 @@ def test_a_failed_gate_says_everything_in_name_and_body():
     assert "n=538" in body
 
 
+def test_the_start_is_an_instant_in_utc():
+    summary = FIXTURES["passing"]().summary
+    assert suite_of(summary).get("timestamp") == "2026-01-01T00:00:00Z"
+    summary = msgspec.structs.replace(summary, started_at="2026-01-01T00:00:00.123+00:00")
+    assert suite_of(summary).get("timestamp") == "2026-01-01T00:00:00.123Z"
+
+
 def test_an_undecided_gate_is_skipped_and_phases_stand_in_the_name():
     suite = suite_of(FIXTURES["steps"]().summary)
     case = suite.find("testcase[skipped]")
@@ -406,11 +448,18 @@ def test_the_end_of_a_run_fits_the_terminal(name, width):
 
 
 def test_the_end_of_a_run_says_verdict_gates_and_where_the_report_is(tmp_path):
+    (tmp_path / "report.html").touch()
     text = shown(terminal.print_summary, FIXTURES["full"]().summary, tmp_path)
     assert "✗ FAIL  chat-and-128k · 6 models · 2 min 45 s · 3,600 requests" in text
     assert re.search(r"✗  gpt-4 · chat +ttft.p99 < 800ms +1,084 ms +n=538", text)
     assert "and 12 more, 12 of them pass" in text
     assert f"report {tmp_path / 'report.html'}" in text
+
+
+def test_a_report_that_was_not_written_is_not_named(tmp_path):
+    text = shown(terminal.print_summary, FIXTURES["full"]().summary, tmp_path)
+    assert text.endswith("  no report was written\n")
+    assert "report.html" not in text
 
 
 def test_colour_only_on_a_terminal_and_without_no_color(monkeypatch):
@@ -492,3 +541,19 @@ def test_a_killed_run_gets_a_report_too(tmp_path):
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "INTERRUPTED" in text
     assert 'id="ttft-histogram"' in text
+
+
+def test_a_killed_run_is_closed_by_its_report(tmp_path):
+    folder = folder_of(tmp_path)
+    (folder / "summary.json").unlink()
+    manifest = folder / "manifest.json"
+    manifest.write_text(manifest.read_text("utf-8").replace('"complete"', '"running"'), "utf-8")
+    before = [path.read_bytes() for path in report.write(folder)]
+    summary = msgspec.json.decode((folder / "summary.json").read_bytes(), type=Summary)
+    assert (summary.state, summary.verdict.exit_code) == ("interrupted", 143)
+    sealed = msgspec.json.decode(manifest.read_bytes())
+    assert sealed["state"] == "interrupted"
+    assert {"summary.json", "report.html", "summary.md", "junit.xml"} <= set(sealed["files"])
+    for name, row in sealed["files"].items():
+        assert row["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    assert [path.read_bytes() for path in report.write(folder)] == before

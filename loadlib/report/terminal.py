@@ -60,7 +60,9 @@ def print_summary(
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     out.print(_health(summary), soft_wrap=True)
     if folder is not None:
-        out.print(Text(f"  report {folder / 'report.html'}"), soft_wrap=True)
+        page = folder / "report.html"
+        said = f"report {page}" if page.is_file() else "no report was written"
+        out.print(Text(f"  {said}"), soft_wrap=True)
 
 
 def _title(summary: Summary, style: str) -> Text:
@@ -137,9 +139,9 @@ def _health(summary: Summary) -> Text:
         if check.status != "ok":
             name, value = f.check_name(check.name), f.check_value(check.name, check.value)
             line.append(f" · {name} {value} (limit {f.check_value(check.name, check.limit)})")
-    cost = [group.cost_usd.total for group in summary.groups if group.cost_usd.total is not None]
-    if cost:
-        line.append(f" · {f.usd(sum(cost))} at list price")
+    cost = view.spent(summary)
+    if cost is not None:
+        line.append(f" · {' '.join(cost)}")
     return line
 
 

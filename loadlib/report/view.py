@@ -171,7 +171,7 @@ def tiles(summary: Summary) -> list[Tile]:
             [(_stat(g, "output_tok_s_user", "p50"), g) for g in groups],
             "",
         ),
-        _lowest_cost(summary),
+        _cost(summary),
     ]
 
 
@@ -210,20 +210,32 @@ def _extreme(summary: Summary, label: str, ranked: list[tuple[float, Group]], un
     detail = f"worst, {where(summary, group)}; best {f.value(ranked[-1][0], unit)}"
     if ranked[0][0] == ranked[-1][0]:
         detail = "in every group"
+        if len(ranked) < len(measured(summary)):
+            detail += f" that has {'objectives' if label == 'Goodput' else 'a value'}"
     return Tile(label, f.value(worst, unit), detail)
 
 
-def _lowest_cost(summary: Summary) -> Tile:
-    groups = measured(summary)
-    known = [(g.cost_usd.total, g) for g in groups if g.cost_usd.total is not None]
+def spent(summary: Summary) -> tuple[str, str] | None:
+    """What the whole run cost, and how that is counted; None where no list price is known."""
+    known = [(g.cost_usd.total, g) for g in summary.groups if g.cost_usd.total is not None]
     if not known:
+        return None
+    warm = any(cost and group.kind == "warmup" for cost, group in known)
+    total = f.usd(sum(cost for cost, _ in known))
+    return total, "at list price, incl. warm-up" if warm else "at list price"
+
+
+def _cost(summary: Summary) -> Tile:
+    found = spent(summary)
+    if found is None:
         return Tile("Cost", f.UNKNOWN, "no list price known")
-    total = sum(cost for cost, _ in known)
-    per = [g.cost_usd.per_1k_requests for _, g in known if g.cost_usd.per_1k_requests is not None]
+    total, counted = found
+    costs = [group.cost_usd.per_1k_requests for group in measured(summary)]
+    per = [cost for cost in costs if cost is not None]
     if not per:
-        return Tile("Cost", f.usd(total), "at list price")
+        return Tile("Cost", total, counted)
     spread = f.usd(min(per)) if len(per) == 1 else f"{f.usd(min(per))} to {f.usd(max(per))}"
-    return Tile("Cost", f.usd(total), f"at list price; {spread} per 1,000 requests")
+    return Tile("Cost", total, f"{counted}; {spread} per 1,000 requests")
 
 
 # — banners ————————————————————————————————————————————————————————————————————
