@@ -243,6 +243,17 @@ def test_ladder_table_has_a_row_per_group():
     assert len(ladder.load_ladder(run).rows) == len(run.summary.groups)
 
 
+def test_ladder_names_the_rate_it_shows():
+    run = FIXTURES["steps"]()
+    drawn = ladder.load_ladder(run)
+    assert drawn.columns[3] == "configured rate"
+    assert drawn.title == "Configured rate against TTFT p99 and goodput"
+    assert "configured rate, requests/s" in str(drawn.spec)
+    groups = tuple(msgspec.structs.replace(g, rate_rps=None) for g in run.summary.groups)
+    run.summary = msgspec.structs.replace(run.summary, groups=groups)
+    assert ladder.load_ladder(run).columns[3] == "offered rate"  # a rebuilt run knows no other
+
+
 def test_closed_loops_make_no_ladder():
     run = FIXTURES["steps"]()
     groups = tuple(msgspec.structs.replace(g, closed_loop=True) for g in run.summary.groups)

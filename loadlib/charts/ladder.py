@@ -1,4 +1,4 @@
-"""A ladder of loads: offered rate against TTFT p99 and goodput, with the bracket it gives."""
+"""A ladder of loads: configured rate against TTFT p99 and goodput, with the bracket it gives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from loadlib.summary import Bracket, Group
 
 
 def load_ladder(run: RunLike) -> Figure | None:
-    """TTFT p99 and goodput at each offered rate; None unless several phases have a rate."""
+    """TTFT p99 and goodput at each configured rate; None unless several phases have a rate."""
     summary = run.summary
     rungs = [group for group in parts.measured(summary) if offered(group)]
     if len({group.phase for group in rungs}) < 2:
@@ -24,6 +24,7 @@ def load_ladder(run: RunLike) -> Figure | None:
     models = list(dict.fromkeys(group.model for group in rungs))[:24]
     names = parts.workloads(parts.measured(summary))
     brackets = {bracket.model: bracket for bracket in summary.brackets}
+    named = _named(rungs)
     columns, width = parts.grid(len(models))
     made = []
     for i, model in enumerate(models):
@@ -33,11 +34,11 @@ def load_ladder(run: RunLike) -> Figure | None:
         )
     return Figure(
         id="load-ladder",
-        title="Offered load against TTFT p99 and goodput",
+        title=f"{named.capitalize()} against TTFT p99 and goodput",
         takeaway=" ".join(sentence(bracket) for bracket in summary.brackets)
         or "No gate was declared, so no load can be called too much.",
         spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 30, "column": 18})),
-        columns=("model", "workload", "phase", "offered", "achieved", "n", "TTFT p99", "goodput"),
+        columns=("model", "workload", "phase", named, "achieved", "n", "TTFT p99", "goodput"),
         rows=tuple(_rows(rungs)),
         legend=(
             *[Key(parts.short(name), i, "dot") for i, name in enumerate(names)],
@@ -51,6 +52,11 @@ def offered(group: Group) -> float | None:
     if group.closed_loop:
         return None
     return group.rate_rps or group.throughput.offered_rps
+
+
+def _named(rungs: Sequence[Group]) -> str:
+    """What `offered` is: a rebuilt run does not know what was configured."""
+    return "configured rate" if all(group.rate_rps for group in rungs) else "offered rate"
 
 
 def sentence(bracket: Bracket) -> str:
@@ -94,7 +100,7 @@ def _model(
     share = _half(
         rungs, names, bracket, "goodput", alt.Y("y:Q", scale=parts.linear_scale(1.0),
         axis=share_axis), (0.0, 1.0), right,
-        parts.axis(ticks, parts.PLAIN_LABEL, "offered requests/s"),
+        parts.axis(ticks, parts.PLAIN_LABEL, f"{_named(rungs)}, requests/s"),
     )  # fmt: skip
     name = parts.caption(parts.short(rungs[0].model), width)
     return alt.vconcat(
