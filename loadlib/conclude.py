@@ -5,7 +5,7 @@ these meet, so that a live run and a re-judged one cannot differ.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -29,6 +29,11 @@ class Ending:
     allow_unhealthy: bool = False
     regressions: Sequence[str] = ()
 
+    @property
+    def cut_short(self) -> bool:
+        """Whether less was sent than planned because the run was stopped."""
+        return self.signal is not None or self.aborted is not None
+
 
 def conclude(
     session: Session,
@@ -45,6 +50,8 @@ def conclude(
     pairs = [pair for pair in scenario.groups if session.serves(*pair)]
     groups = summarise(totals, samples, windows, scenario.objectives, pairs)
     read = readings(totals, groups, ending.recorder_errors)
+    if ending.cut_short:
+        read = replace(read, delivered_share=None)  # the stop is the reason, and named already
     condition = health.judge(read)
     found = gates.evaluate(
         groups, scenario.objectives, Measured(totals, windows), error_ms=_stamp_error(totals)
@@ -61,7 +68,6 @@ def conclude(
         allow_unhealthy=ending.allow_unhealthy,
     )
     end_ns = max((window.end_ns for window in windows), default=started_ns)
-    cut_short = ending.signal is not None or ending.aborted is not None
     return Summary(
         name=scenario.name,
         verdict=verdict,
@@ -76,7 +82,7 @@ def conclude(
         notices=tuple(_notices(session, windows, ending)),
         started_at=_utc(started_ns),
         duration_s=round((end_ns - started_ns) / NS, 3),
-        state="interrupted" if cut_short else "complete",
+        state="interrupted" if ending.cut_short else "complete",
     )
 
 
@@ -108,6 +114,14 @@ def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Ite
         yield "measured against the simulator: speeds are profiles, not providers'"
     if any(window.closed and window.kind == "measure" for window in windows):
         yield "closed loop: both clocks are equal and queueing is not visible; do not size from it"
+    phases = {window.phase for window in windows if window.kind == "measure" and not window.closed}
+    if len(phases) > 1:
+        yield (
+            "measure phases follow each other without a pause: a later one may start with the "
+            "backlog of an earlier"
+        )
+    if session.free and not ending.cut_short:
+        yield "no gates: Locust's own exit code stands"
     if ending.allow_unhealthy:
         yield "--allow-unhealthy: the gates decide whatever health says"
 

@@ -320,8 +320,9 @@ def _check_lengths(session: Session) -> None:
             if allowed is None or model.name in allowed:
                 session.skipped += workload.skipped(model)
         if workload.invalid_skipped:
+            lines = "line" if workload.invalid_skipped == 1 else "lines"
             session.notices.append(
-                f"workload {name}: {workload.invalid_skipped} invalid lines skipped"
+                f"workload {name}: {workload.invalid_skipped} invalid {lines} skipped"
             )
     if not any(session.serves(model, workload) for model, workload in scenario.groups):
         raise UsageError(f"nothing can be sent: {'; '.join(session.skipped)}")
