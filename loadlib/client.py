@@ -12,7 +12,7 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx2
 import msgspec
@@ -22,6 +22,7 @@ from loadlib import tokens
 from loadlib.answer import MESSAGE_CHARS, Answer, decode
 from loadlib.catalog import Model
 from loadlib.errors import PreflightError, UsageError
+from loadlib.guard import CAP_FIELDS, output_cap
 from loadlib.prompt import Check, Prompt
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
@@ -37,6 +38,7 @@ from loadlib.transport import (
     current_tape,
     proxy_for,
     tape_of,
+    with_body,
 )
 from loadlib.wire import Deadlines
 
@@ -44,6 +46,9 @@ Sdk = openai.OpenAI
 """For those who hand the SDK on; they need not import it."""
 
 PLACEHOLDER_KEY = "none"  # the SDK insists on a key; servers without authentication ignore it
+DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
+PREPARED = "loadlib.prepared"
+CHAT = "/chat/completions"
 CHECK_S = 30.0  # how long preflight waits for the list of models
 
 
@@ -84,6 +89,7 @@ class Call:
 
 
 Deliver = Callable[[Call, Sample, Answer], None]
+Begin = Callable[[Prepared | None], Call]  # with what own code is about to send, if a chat
 
 
 class Client:
@@ -172,20 +178,17 @@ class Client:
         for key in sorted(OWN_BODY_KEYS.keys() & prompt.extra_body.keys()):
             raise UsageError(f"{key} in the body is set by loadlib itself ({OWN_BODY_KEYS[key]})")
         model = self.models[prompt.model]
-        quirk = QUIRKS.get(model.provider or "")
-        plain = quirk is None or not quirk.models.match(model.wire)
-        cap = "max_tokens" if quirk is None or plain else quirk.cap_field
         body = msgspec.json.encode(
             {
                 "model": model.wire,
                 "messages": prompt.messages,
-                cap: prompt.max_tokens,
+                _cap_field(model, model.wire): prompt.max_tokens,
                 "stream": True,
                 "stream_options": {"include_usage": True},
                 **prompt.extra_body,
             }
         )
-        return Prepared(prompt, body, hashlib.sha256(body).hexdigest()[:16])
+        return _prepared(prompt, body)
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -206,17 +209,24 @@ class Client:
             self._deliver(call, sample, answer)
         return sample, answer
 
-    def live(self, model: Model, begin: Callable[[], Call]) -> openai.OpenAI:
+    def live(self, model: Model, begin: Begin) -> openai.OpenAI:
         """The SDK for a user's own code; each request it makes becomes one delivered sample."""
+
+        def start(request: httpx2.Request) -> tuple[httpx2.Request, Call]:
+            prepared = None
+            if request.method == "POST" and request.url.path.endswith(CHAT):
+                request, prepared = _capped(request, model)
+            request.extensions[PREPARED] = prepared
+            return request, begin(prepared)
 
         def finish(call: object, request: httpx2.Request, tape: Tape) -> None:
             assert isinstance(call, Call)
-            chat = request.url.path.endswith("/chat/completions")
-            sample, answer = self._sample(call, None, tape, None, chat=chat)
+            prepared, chat = request.extensions[PREPARED], request.url.path.endswith(CHAT)
+            sample, answer = self._sample(call, prepared, tape, None, chat=chat)
             self._deliver(call, sample, answer)
 
         through = self._sdk_transport(model, self._deadlines)
-        transport = LiveTransport(self._deadlines, begin, finish, through)
+        transport = LiveTransport(self._deadlines, start, finish, through)
         self._live.append(transport)
         return _sdk(model, _key(model, self._environ), transport, LiveSdk)
 
@@ -303,6 +313,32 @@ class Client:
         return redact(text, self.secrets, limit) or None if text else None
 
 
+def _cap_field(model: Model, wire: str) -> str:
+    quirk = QUIRKS.get(model.provider or "")
+    return quirk.cap_field if quirk is not None and quirk.models.match(wire) else "max_tokens"
+
+
+def _prepared(prompt: Prompt, body: bytes) -> Prepared:
+    return Prepared(prompt, body, hashlib.sha256(body).hexdigest()[:16])
+
+
+def _capped(request: httpx2.Request, model: Model) -> tuple[httpx2.Request, Prepared | None]:
+    """A request of a user's own code, with an output cap where it sets none; and what it holds."""
+    try:
+        asked = msgspec.json.decode(request.read(), type=dict[str, Any])
+        messages = [one for one in asked["messages"] if isinstance(one, dict)]
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return request, None  # the server's to refuse
+    cap = output_cap(asked)
+    if cap is None:
+        cap = DEFAULT_MAX_TOKENS
+        asked = {key: value for key, value in asked.items() if key not in CAP_FIELDS}
+        asked[_cap_field(model, str(asked.get("model")))] = cap
+        request = with_body(request, msgspec.json.encode(asked))
+    prompt = Prompt(model.name, "own", messages, cap, extra_body=asked)
+    return request, _prepared(prompt, request.read())
+
+
 def _check_key(model: Model, key: str) -> None:
     if not key:
         raise PreflightError(
@@ -332,7 +368,7 @@ def _sdk(
 
 def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, openai.APIError | None]:
     try:
-        response = sdk.post("/chat/completions", content=body, cast_to=httpx2.Response)
+        response = sdk.post(CHAT, content=body, cast_to=httpx2.Response)
     except openai.APIStatusError as error:
         return tape_of(error.response.request), error
     except openai.APIConnectionError as error:

@@ -6,8 +6,11 @@ overshot by nothing. The breakers read finished samples.
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from loadlib.sample import Outcome, Sample
 
@@ -16,6 +19,34 @@ THROTTLED_WINDOW_NS = 30 * 10**9
 THROTTLED_AT_LEAST = 3  # requests in the window: one alone is not "more than half for 30 s"
 GONE_AFTER = 20  # consecutive failures to connect …
 GONE_WINDOW_NS = 10 * 10**9  # … over at least this long
+
+
+CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+MOST = 10**9  # of anything a request body asks for
+
+
+def output_cap(body: Mapping[str, Any]) -> int | None:
+    """The most tokens an answer to this request body may have; None where it sets no limit.
+
+    A negative number is no limit to the servers that take one (-1 in llama.cpp).
+    """
+    caps = [_number(body.get(name)) for name in CAP_FIELDS]
+    return max((cap for cap in caps if cap is not None and cap >= 0), default=None)
+
+
+def answers(body: Mapping[str, Any]) -> int:
+    """How many answers a request body asks for: each is generated, and billed."""
+    return max(1, _number(body.get("n")) or 1)
+
+
+def _number(value: object) -> int | None:
+    """`value` as a lenient server would read it."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        return math.ceil(max(-1.0, min(float(value), MOST)))
+    except (ValueError, OverflowError):
+        return None
 
 
 @dataclass(slots=True)

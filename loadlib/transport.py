@@ -32,7 +32,7 @@ TAPE = "loadlib.tape"
 
 CALL = "loadlib.call"
 
-Begin = Callable[[], object]
+Begin = Callable[[httpx2.Request], tuple[httpx2.Request, object]]
 OnFinish = Callable[[object, httpx2.Request, Tape], None]
 
 
@@ -62,6 +62,16 @@ def tape_of(request: httpx2.Request) -> Tape:
     tape = request.extensions[TAPE]
     assert isinstance(tape, Tape)
     return tape
+
+
+def with_body(request: httpx2.Request, body: bytes) -> httpx2.Request:
+    """The same request with another body."""
+    headers = request.headers.copy()
+    headers.pop("Transfer-Encoding", None)
+    headers["Content-Length"] = str(len(body))
+    return httpx2.Request(
+        request.method, request.url, headers=headers, content=body, extensions=request.extensions
+    )
 
 
 def proxy_for(url: str) -> str | None:
@@ -97,9 +107,10 @@ class TapeTransport(httpx2.BaseTransport):
 class LiveTransport(httpx2.BaseTransport):
     """Hands bytes on as they come, for one user's own code.
 
-    `begin` is asked before each request (it may wait for the request's turn) and what it gives
-    comes back to `on_finish` when the response was read or let go. With `through` (a proxy, the
-    cross-check) that transport reads the whole response first, and the code gets it afterwards.
+    `begin` is asked before each request (it may wait for the request's turn). It gives the request
+    that is sent, and a call; both come back to `on_finish` when the response was read or let go.
+    With `through` (a proxy, the cross-check) that transport reads the whole response first, and
+    the code gets it afterwards.
     """
 
     def __init__(
@@ -116,7 +127,8 @@ class LiveTransport(httpx2.BaseTransport):
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Returns as soon as the response headers are in."""
-        call = request.extensions[CALL] = self._begin()
+        request, call = self._begin(request)
+        request.extensions[CALL] = call
         begin_tape()
         if self._through is not None:
             return self._whole(call, request, self._through)

@@ -25,7 +25,7 @@ import openai
 
 from loadlib import transport, wire
 from loadlib.catalog import Model
-from loadlib.client import Call, Client
+from loadlib.client import Call, Client, Prepared
 from loadlib.metrics import CATALOGUE
 from loadlib.prompt import Prompt
 from loadlib.scenario_spec import Price
@@ -63,6 +63,7 @@ class Held:
             environ=job.get("keys", {}),
         )
         self.calls = 0
+        self.asked: list[list[int]] = []  # of own code: [cap, messages]
 
     def call(self) -> Call:
         self.calls += 1
@@ -173,13 +174,16 @@ class NotNow(Exception):  # noqa: N818
 def op_live(held: Held, job: dict[str, Any]) -> object:
     """A user's own code on the SDK; what it saw of each request."""
 
-    def begin() -> Call:
+    def begin(prepared: Prepared | None) -> Call:
         if job.get("refuse"):
             raise NotNow
+        if prepared is not None:
+            held.asked.append([prepared.prompt.max_tokens, len(prepared.prompt.messages)])
         return held.call()
 
     sdk = held.client.live(held.model, begin)
-    ask = {"model": "m", "messages": MESSAGES, "max_tokens": 5}
+    ask = {"model": "m", "messages": MESSAGES, "max_tokens": 5} | job.get("ask", {})
+    ask = {key: value for key, value in ask.items() if value != "unset"}
     seen = []
     for _ in range(job.get("count", 1)):
         try:

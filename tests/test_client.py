@@ -653,6 +653,52 @@ def test_requests_for_something_else_are_counted_and_not_decoded(
     assert (sample["output_tokens"], sample["tokens_source"]) == (None, None)
 
 
+CAPS = [  # provider, the user's own words, what the server gets of caps
+    (None, {}, {"max_tokens": 256}),
+    ("openai", {"model": "gpt-4o"}, {"max_tokens": 256}),
+    ("openai", {"model": "o4-mini"}, {"max_completion_tokens": 256}),
+    (None, {"max_tokens": None}, {"max_tokens": 256}),
+    (None, {"max_tokens": -1}, {"max_tokens": 256}),
+    (None, {"max_tokens": 7}, {"max_tokens": 7}),
+    (None, {"max_completion_tokens": 9, "n": 2}, {"max_completion_tokens": 9}),
+]
+
+
+@pytest.mark.parametrize("mode", ["tape", "sdk"])
+@pytest.mark.parametrize(("provider", "words", "caps"), CAPS)
+def test_own_code_that_sets_no_output_cap_gets_one(
+    gevent_child: Driver, faulty: FaultyServer, provider: str, words: Any, caps: Any, mode: str
+) -> None:
+    ask = {"max_tokens": "unset", "temperature": 0.1, **words}
+    result = gevent_child.do(
+        "live", faulty.url("ok"), script="stream", model={"provider": provider}, ask=ask, mode=mode
+    )
+    assert result["value"] == ["ab"]
+    (request,) = faulty.requests("ok")
+    found = request.json
+    assert {key: found.pop(key) for key in list(found) if key.startswith("max_")} == caps
+    # Nothing else is touched: the code may not expect a chunk that holds usage.
+    rest = {key: value for key, value in words.items() if not key.startswith("max_")}
+    hello = [{"role": "user", "content": "Where is my order?"}]
+    assert found == {
+        "model": "m", "messages": hello, "stream": True, "temperature": 0.1, **rest
+    }  # fmt: skip
+    assert request.headers["content-length"] == str(len(request.body))
+    (sample,) = result["samples"]
+    assert sample["prompt_bytes"] == len(request.body)
+
+
+def test_own_code_that_asks_for_no_usage_is_counted_locally(
+    child: Driver, faulty: FaultyServer
+) -> None:
+    price = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 10}
+    result = child.do("live", faulty.url("no-usage"), script="stream", model={"price": price})
+    (sample,) = result["samples"]
+    assert (sample["input_tokens"], sample["output_tokens"]) == (12, 1)
+    assert sample["tokens_source"] == "local"
+    assert sample["cost_usd"] == pytest.approx(22e-6)
+
+
 def test_a_request_whose_turn_does_not_come_is_not_sent(
     child: Driver, faulty: FaultyServer
 ) -> None:

@@ -306,3 +306,65 @@ class Own(LLMUser):
     assert ended.code == 4, ended.err
     assert ended.requests()["sent"] == 5  # a cent each, and a little
     assert ended.summary["groups"][0]["cost_usd"]["total"] <= 0.055
+
+
+OWN_CODE = """
+from loadlib import LLMUser
+from locust import task
+
+class Own(LLMUser):
+    @task
+    def ask(self):
+        list(self.openai.chat.completions.create(
+            model=self.model, messages=[{"role": "user", "content": "Hello"}], stream=True))
+"""
+
+
+@pytest.mark.parametrize(("max_usd", "least"), [(0.0001, 0), (0.03, 4)])
+def test_own_code_counts_against_max_usd_before_it_is_sent(driver, max_usd, least):
+    """It sets no output cap: 256 tokens are the most, $0.00256 on gpt-4o, and a little."""
+    driver.write("own.py", OWN_CODE)
+    name = driver.scenario(
+        "[{phase: measure, requests: 200, arrival: closed, users: 4}]",
+        target="simulator",
+        models=[{"name": "gpt-4o"}],
+        workloads={"Own": {"kind": "custom"}},
+    )
+    ended = driver.locust("own.py", "--scenario", name, "--set", f"budget.max_usd={max_usd}")
+    assert ended.code == 4, ended.err
+    assert least <= ended.requests()["sent"] < 200
+    assert "max_usd" in ended.err
+    rows = [row for row in ended.rows if row["outcome"] == "ok"]
+    assert all(0 < row["output_tokens"] <= 256 and row["cost_usd"] > 0 for row in rows)
+    assert sum(row["cost_usd"] for row in rows) <= max_usd
+    assert sum(group["cost_usd"]["total"] or 0 for group in ended.summary["groups"]) <= max_usd
+
+
+def test_every_answer_of_n_counts_against_the_budget_before_it_is_sent(driver):
+    driver.write("own.py", """
+from loadlib import LLMUser
+from locust import task
+
+class Own(LLMUser):
+    @task
+    def ask(self):
+        self.llm.chat([{"role": "user", "content": "Hello"}], max_tokens=10, n=5)
+
+class Code(LLMUser):
+    @task
+    def ask(self):
+        self.openai.chat.completions.create(
+            model=self.model, messages=[{"role": "user", "content": "Hello"}], max_tokens=10, n=5)
+""")  # fmt: skip
+    for workload in ("Own", "Code"):
+        sub = driver.sub(workload)
+        sub.write("own.py", (driver.folder / "own.py").read_text())
+        name = sub.scenario(
+            "[{phase: measure, requests: 5, arrival: closed, users: 1}]",
+            workloads={workload: {"kind": "custom"}},
+            budget={"max_output_tokens": 49},
+        )
+        ended = sub.locust("own.py", workload, "--scenario", name)
+        assert ended.code == 4, ended.err
+        assert ended.requests().get("sent", 0) == 0
+        assert "max_output_tokens" in ended.err

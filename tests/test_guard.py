@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as HypothesisBundle
 from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
-from loadlib.guard import GONE_AFTER, Breakers, Spending
+from loadlib.guard import GONE_AFTER, Breakers, Spending, answers, output_cap
 from loadlib.sample import Outcome, Sample
 
 S = 10**9
@@ -201,3 +201,31 @@ def test_a_target_that_is_gone_for_a_moment_or_now_and_then() -> None:
     assert not observe(*one_good)
     timeouts = [sample(Outcome.TIMEOUT, cause="first_token", at_s=n) for n in range(100)]
     assert not observe(*timeouts), "slow is not gone"
+
+
+@pytest.mark.parametrize(
+    ("body", "cap"),
+    [
+        ({}, None),
+        ({"max_tokens": None}, None),
+        ({"max_tokens": True}, None),
+        ({"max_tokens": "many"}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": float("nan")}, None),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": "12"}, 12),
+        ({"max_tokens": 12.0, "max_completion_tokens": None}, 12),
+        ({"max_tokens": 5, "max_completion_tokens": 50}, 50),
+        ({"max_tokens": 10**400}, None),
+    ],
+)
+def test_the_output_cap_of_a_request_body(body, cap):
+    assert output_cap(body) == cap
+
+
+@pytest.mark.parametrize(
+    ("n", "most"), [(None, 1), (1, 1), (5, 5), ("5", 5), (2.5, 3), (0, 1), (-3, 1), ([], 1)]
+)
+def test_every_answer_that_is_asked_for_is_billed(n, most):
+    assert answers({"n": n}) == most
+    assert answers({}) == 1

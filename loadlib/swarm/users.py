@@ -16,7 +16,7 @@ from locust import User, task
 from locust.exception import StopUser
 
 from loadlib.answer import Answer
-from loadlib.client import Call, Prepared, Sdk
+from loadlib.client import DEFAULT_MAX_TOKENS, Call, Prepared, Sdk
 from loadlib.errors import UsageError
 from loadlib.prompt import Check, Message, Prompt
 from loadlib.sample import Outcome, Sample
@@ -26,7 +26,6 @@ from loadlib.swarm.worker import Ticket, Worker
 if TYPE_CHECKING:
     from loadlib.swarm.plugin import Plugin
 
-DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
 _turn = itertools.count()
 _sender: ContextVar[LLMMixin] = ContextVar("user")  # whose code asked for the SDK, per greenlet
 
@@ -232,17 +231,18 @@ class LLMMixin:
         except Closed:
             raise StopUser from None
 
-    def begin_own(self) -> Call:
+    def begin_own(self, prepared: Prepared | None) -> Call:
         """A request of the user's own code is about to be sent."""
         self.llm.flush()
         arrival = self.take_arrival()
         model = arrival.call.model if arrival else self._own_model
         try:
-            call = self.worker.begin(arrival, model, type(self).__name__).call
+            prompt, written = (prepared.prompt, len(prepared.body)) if prepared else (None, 0)
+            ticket = self.worker.begin(arrival, model, type(self).__name__, prompt, written=written)
         except Closed:
             raise StopUser from None
-        self._own_calls.append(call)
-        return call
+        self._own_calls.append(ticket.call)
+        return ticket.call
 
     def _task_over(self) -> None:
         """Replies stand as they are; streams that the task left open are let go."""
@@ -259,8 +259,8 @@ class LLMMixin:
             self._arrival = None
 
 
-def _begin() -> Call:
-    return _sender.get().begin_own()
+def _begin(prepared: Prepared | None) -> Call:
+    return _sender.get().begin_own(prepared)
 
 
 class LLMUser(LLMMixin, User):  # type: ignore[misc]

@@ -17,9 +17,9 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from loadlib import tokens
+from loadlib import guard, tokens
 from loadlib.answer import Answer
-from loadlib.client import Call, Client, Prepared, Sdk
+from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
 from loadlib.prompt import Prompt
 from loadlib.recorder import Interval, Recorder
@@ -33,6 +33,7 @@ from loadlib.wire import Deadlines
 
 DRAIN_EVERY_S = 1.0
 LAG_EVERY_S = 0.02
+BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 
 Send = Callable[[str, dict[str, Any]], None]
@@ -248,8 +249,11 @@ class Worker:
         prompt: Prompt | None = None,
         *,
         hold: bool = False,
+        written: int = 0,
     ) -> Ticket:
         """Permission to send one request now. With `hold` its sample waits for `commit`.
+
+        `written` is the length of a body that loadlib did not build itself.
 
         Raises:
             Closed: the budget is spent; the run is being stopped.
@@ -263,8 +267,10 @@ class Worker:
         if prompt is not None and prompt.name:
             call = replace(call, name=prompt.name)
         ticket = Ticket(call, arrival, hold=hold)
-        most_tokens = prompt.max_tokens if prompt is not None else 0
-        cost = self._most_usd(call.model, prompt)
+        most_tokens = 0
+        if prompt is not None:
+            most_tokens = prompt.max_tokens * guard.answers(prompt.extra_body)
+        cost = self._most_usd(call.model, prompt, most_tokens, written)
         reserved = self._spending.reserve(cost, most_tokens)
         if isinstance(reserved, str):
             self._dropped(call, "budget")
@@ -287,7 +293,7 @@ class Worker:
         )
         return self.plan.workloads[workload].prompt(self.session.models[model], next(numbers))
 
-    def live(self, model: str, begin: Callable[[], Call]) -> Sdk:
+    def live(self, model: str, begin: Begin) -> Sdk:
         """The SDK for users' own code: one a model, for it costs 25 ms. `begin` is kept."""
         if model not in self._live:
             self._live[model] = self.client.live(self.session.models[model], begin)
@@ -390,13 +396,15 @@ class Worker:
             self._stopping.set()
             self._send("loadlib_abort", {"reason": reason})
 
-    def _most_usd(self, model: str, prompt: Prompt | None) -> float | None:
+    def _most_usd(
+        self, model: str, prompt: Prompt | None, most_tokens: int, written: int
+    ) -> float | None:
         if prompt is None or self._spending.max_usd is None:
             return None
         found, sent = self.session.models[model], prompt.tokens
         if sent is None:  # a task's own words: counted only where money limits the run
-            sent = tokens.chat_tokens(prompt.messages, found.encoding)
-        return found.cost_usd(sent, prompt.max_tokens)
+            sent = _most_sent(prompt, found.encoding, written)
+        return found.cost_usd(sent, most_tokens)
 
     def _tickets_in_flight(self) -> bool:
         return any(ticket.held is None for ticket in self._tickets.values())
@@ -425,6 +433,15 @@ class Worker:
                 used = time.process_time_ns()
                 self.recorder.note("cpu_permille", 1000 * (used - cpu) // (now_ns - wall))
                 wall, cpu = now_ns, used
+
+
+def _most_sent(prompt: Prompt, encoding: str, written: int) -> int:
+    """The most prompt tokens of a task's own words: as counted, or by the length of the body."""
+    try:
+        counted = tokens.chat_tokens(prompt.messages, encoding)
+    except ValueError:  # images
+        counted, written = 0, written or len(msgspec.json.encode(prompt.messages))
+    return max(counted, -(-written // BYTES_PER_TOKEN))
 
 
 def deadlines(scenario: Scenario) -> Deadlines:
