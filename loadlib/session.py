@@ -15,6 +15,7 @@ from loadlib import scenario as scenarios
 from loadlib import scenario_yaml
 from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
+from loadlib.guard import answers
 from loadlib.redact import redact
 from loadlib.scenario import Phase, Scenario
 from loadlib.schedule import Shard, share
@@ -372,6 +373,7 @@ def estimate_usd(session: Session) -> Estimate:
                 open_ended[phase.title] = None
                 continue
             prompt, answer = source.expected_tokens(session.models[name])
+            answer *= answers(session.scenario.workloads[workload].extra_body)
             cost = session.models[name].cost_usd(round(prompt), round(answer))
             if cost is None:
                 unpriced[name] = None

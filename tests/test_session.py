@@ -52,3 +52,11 @@ def test_a_model_without_a_price_is_named(tmp_path):
 def test_one_schedule_cannot_take_turns(tmp_path):
     with pytest.raises(ScenarioError, match="per: total is one schedule"):
         opened(tmp_path, "per: total\norder: sequential")
+
+
+def test_several_answers_to_a_prompt_cost_as_much_as_they_are(tmp_path):
+    file = tmp_path / "s.yaml"
+    five = "output_tokens: 10, extra_body: {{n: 5}}}}}}"
+    file.write_text(LIVE.replace("output_tokens: 10}}}}", five).format(more="", target=""))
+    estimate = estimate_usd(open_session(Choice(file=str(file))))
+    assert estimate.usd == pytest.approx(1000 * (100 * 10 + 5 * 10 * 100) / 1e6)
