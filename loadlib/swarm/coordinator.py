@@ -25,6 +25,7 @@ from loadlib.scenario import Phase, Scenario, to_yaml
 from loadlib.session import Plan, Session
 from loadlib.summarise import Window
 from loadlib.summary import Summary
+from loadlib.swarm.yielding import breathe
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,7 @@ class Coordinator:
             return  # of a run before, or given up: its loss is on record
         known.phase = str(data["phase"])
         interval = data["interval"]
-        if self.run.totals.merge(interval, source, gevent.sleep):
+        if self.run.totals.merge(interval, source, breathe):
             self._writer.append(interval, source)
 
     def on_ready(self, source: str, data: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from loadlib.scenario import Phase
 from loadlib.schedule import ARRIVALS, Shard, mix, seed_for, share
 from loadlib.session import ALL, Crew, Plan
 from loadlib.swarm.spread import ceiling, part
+from loadlib.swarm.yielding import breathe, look
 
 LOOKAHEAD = 64  # prompts built ahead: at 128k tokens some 32 MB
 CLOSED_LOOKAHEAD = 16
@@ -355,7 +356,7 @@ class Dispatcher:
             if left_ns > SPIN_NS:
                 self._stop.wait((left_ns - SPIN_NS) / 1e9)
             else:
-                gevent.sleep(0)  # a timer is late by up to a millisecond; looking is not
+                look()  # a timer is late by up to a millisecond
         return False
 
     def _wait_idle(self) -> None:
@@ -423,7 +424,7 @@ class _Feed:
             if queue.full():
                 self._note_full(key)
             queue.put(item)
-            gevent.sleep(0)  # a long document takes a millisecond; streams must not wait for two
+            breathe()  # a long document takes a millisecond; streams must not wait for two
         self._note_full(key)
         queue.put(None)
 

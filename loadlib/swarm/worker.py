@@ -29,6 +29,7 @@ from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
+from loadlib.swarm.yielding import breathe
 from loadlib.wire import Deadlines
 
 DRAIN_EVERY_S = 1.0
@@ -416,7 +417,7 @@ class Worker:
             self._drain()
 
     def _drain(self) -> None:
-        interval: Interval = self.recorder.drain(time.monotonic_ns(), gevent.sleep)
+        interval: Interval = self.recorder.drain(time.monotonic_ns(), breathe)
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})

@@ -1,0 +1,23 @@
+"""Letting others run: what `gevent.sleep(0)` does not quite do."""
+
+from __future__ import annotations
+
+import gevent
+
+BREATH_S = 0.001
+
+
+def breathe() -> None:
+    """Give way in the middle of long work, long enough for the event loop to poll.
+
+    A chain of `sleep(0)` is run by gevent for 5 ms before any socket or timer is looked at.
+    """
+    gevent.sleep(BREATH_S)
+
+
+def look() -> None:
+    """One turn of the event loop without sleeping: sockets and timers get theirs, then we go on.
+
+    At the highest priority, so that a stream of input cannot keep us waiting.
+    """
+    gevent.idle(gevent.get_hub().loop.MAXPRI)
