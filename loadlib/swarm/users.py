@@ -17,7 +17,6 @@ from locust.exception import StopUser
 
 from loadlib.answer import Answer
 from loadlib.client import DEFAULT_MAX_TOKENS, Call, Prepared, Sdk
-from loadlib.errors import UsageError
 from loadlib.prompt import Check, Message, Prompt
 from loadlib.sample import Outcome, Sample
 from loadlib.swarm.dispatch import Arrival, Closed
@@ -291,10 +290,3 @@ class LongContextUser(LLMUser):
     def read(self) -> None:
         """Send the next document with its question."""
         self.llm.next()
-
-
-def workload_of(user_class: type[LLMMixin]) -> dict[str, Any]:
-    """The workload settings of a class with a `kind`, as a scenario would write them."""
-    if user_class.kind is None:
-        raise UsageError(f"{user_class.__name__} has no kind of workload")
-    return {"kind": user_class.kind, **user_class.workload}
