@@ -29,11 +29,11 @@ from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
+from loadlib.swarm.watch import watch
 from loadlib.swarm.yielding import breathe
 from loadlib.wire import Deadlines
 
 DRAIN_EVERY_S = 1.0
-LAG_EVERY_S = 0.02
 BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 
@@ -110,7 +110,10 @@ class Worker:
         gc.freeze()
         if self.dispatcher is None:
             self.open_phase(FREE_PHASE)
-        self._greenlets = [gevent.spawn(self._watch_hub), gevent.spawn(self._report)]
+        self._greenlets = [
+            gevent.spawn(watch, self.recorder, self.finished),
+            gevent.spawn(self._report),
+        ]
         if self.dispatcher is not None:
             gevent.spawn(self._run)
 
@@ -410,7 +413,7 @@ class Worker:
     def _tickets_in_flight(self) -> bool:
         return any(ticket.held is None for ticket in self._tickets.values())
 
-    # -- reports and health --------------------------------------------------------------------
+    # -- reports -------------------------------------------------------------------------------
 
     def _report(self) -> None:
         while not self.finished.wait(DRAIN_EVERY_S):
@@ -421,19 +424,6 @@ class Worker:
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})
-
-    def _watch_hub(self) -> None:
-        """How late the event loop wakes (jHiccup's idea), and how much CPU this process takes."""
-        wall, cpu = time.monotonic_ns(), time.process_time_ns()
-        while not self.finished.is_set():
-            due_ns = time.monotonic_ns() + int(LAG_EVERY_S * 1e9)
-            gevent.sleep(LAG_EVERY_S)
-            now_ns = time.monotonic_ns()
-            self.recorder.note("hub_lag", max(0, now_ns - due_ns) // 1000)
-            if now_ns - wall >= 1_000_000_000:
-                used = time.process_time_ns()
-                self.recorder.note("cpu_permille", 1000 * (used - cpu) // (now_ns - wall))
-                wall, cpu = now_ns, used
 
 
 def _most_sent(prompt: Prompt, encoding: str, written: int) -> int:
