@@ -32,7 +32,7 @@ LAYERS: tuple[str, ...] = (
         "scenario_spec scenario_yaml catalog tokens workloads guard session"
     ),
     "gates verdict expectations compare conclude charts",
-    "swarm client transport wire simulator report",
+    "swarm client transport wire simulator report calibrate",
     "cli",
     "__main__",
 )
@@ -45,6 +45,7 @@ ADAPTERS = {
     "client": {"transport", "wire"},
     "simulator": set(),
     "report": set(),
+    "calibrate": set(),  # starts the public command, and servers, as processes
     "swarm": {"client", "transport", "wire", "report"},
 }
 
