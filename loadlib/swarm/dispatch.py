@@ -44,6 +44,7 @@ class Arrival:
     call: Call
     prepared: Prepared | None  # None: the user's own code says what to send
     gate: Gate[Arrival]
+    free_ns: int | None = None  # it waited at the ceiling, until this instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +129,7 @@ class Dispatcher:
             return
         self.outstanding.discard(arrival)
         arrival.gate.leave()
-        for waiting in arrival.gate.admit():
-            self._give(waiting)
+        self._admit(arrival.gate)
         self._freed.set()
 
     # -- for the worker ------------------------------------------------------------------------
@@ -271,6 +271,12 @@ class Dispatcher:
         self.outstanding.add(arrival)
         self.queues[next(self._crews[arrival.call.workload])].put(arrival)
 
+    def _admit(self, gate: Gate[Arrival]) -> None:
+        """Places came free: those who waited for them take them."""
+        for arrival in gate.admit():
+            arrival.free_ns = time.monotonic_ns()
+            self._give(arrival)
+
     def _drop_taken(self, arrival: Arrival, cause: str) -> None:
         self._drop(arrival.call, cause)
         self.finish(arrival)
@@ -338,8 +344,7 @@ class Dispatcher:
         mine = self._ceiling(phase)
         gate = self.gates.setdefault(key, Gate(mine, self.patience_ns))
         gate.ceiling, gate.when_full = mine, phase.when_full
-        for arrival in gate.admit():
-            self._give(arrival)
+        self._admit(gate)
 
     def _ceiling(self, phase: Phase) -> int:
         """Requests of one stream in flight at once, in this process. One where it has no part

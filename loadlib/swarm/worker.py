@@ -80,6 +80,11 @@ class Worker:
         self.plan, self._shard = plan, shard
         self._spending = Spending(**session.budget_share(shard))
         self._breakers = Breakers()
+        self._open_phases = frozenset(
+            phase.title
+            for phase in scenario.load
+            if phase.kind == "measure" and not phase.closed and not session.free
+        )
         self._tickets: dict[Call, Ticket] = {}
         self._numbers = itertools.count(shard.index, shard.count)
         self._ordinals: dict[tuple[str, str], itertools.count[int]] = {}
@@ -324,6 +329,7 @@ class Worker:
             return  # warm-up of code paths
         if ticket.arrival is not None and self.dispatcher is not None:
             self.dispatcher.finish(ticket.arrival)
+            self._note_lag(ticket.arrival, sample)
         ticket.held = (sample, answer)
         if not ticket.hold or sample.outcome is Outcome.CANCELLED:
             self.commit(ticket)
@@ -347,6 +353,16 @@ class Worker:
         reason = self._breakers.observe(sample)
         if reason is not None:
             self.abort(reason)
+
+    def _note_lag(self, arrival: Arrival, sample: Sample) -> None:
+        """How much too late it left through our own doing: waiting at the ceiling and connecting
+        belong to the response time, and are no error of it."""
+        if sample.sent_ns is None or sample.phase not in self._open_phases:
+            return
+        could_ns = max(arrival.call.intended_ns, arrival.free_ns or 0)
+        connecting_ns = (sample.connect_ns or 0) + (sample.tls_ns or 0)
+        late_ns = sample.sent_ns - could_ns - connecting_ns
+        self.recorder.note("dispatch_lag", max(0, late_ns) // 1000)
 
     def _is_closed(self, phase: str) -> bool:
         load = self.session.scenario.load
