@@ -503,7 +503,7 @@ def test_killed_in_the_middle_of_a_stream(gevent_child: Driver, faulty: FaultySe
 
 
 def test_killed_before_the_first_byte(gevent_child: Driver, faulty: FaultyServer) -> None:
-    (sample,) = gevent_child.do("kill", faulty.url("stall-before-headers"), at="pump")["samples"]
+    (sample,) = gevent_child.do("kill", faulty.url("stall-before-headers"), at="_park")["samples"]
     assert (sample["outcome"], sample["status"]) == ("cancelled", None)
     assert sample["flushed_ns"] >= sample["sent_ns"]
     assert sample["first_token_ns"] is None
