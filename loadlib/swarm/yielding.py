@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 
 BREATH_S = 0.001
+TURN_NS = 500_000
 
 
 def breathe() -> None:
@@ -21,3 +24,20 @@ def look() -> None:
     At the highest priority, so that a stream of input cannot keep us waiting.
     """
     gevent.idle(gevent.get_hub().loop.MAXPRI)
+
+
+class Turns:
+    """For long work in small pieces: gives way whenever half a millisecond was used up."""
+
+    def __init__(self) -> None:
+        self._since_ns = time.monotonic_ns()
+
+    def fresh(self) -> None:
+        """Someone else has just had a turn."""
+        self._since_ns = time.monotonic_ns()
+
+    def give(self) -> None:
+        """Between two pieces: `look`, where this turn has lasted long enough."""
+        if time.monotonic_ns() - self._since_ns >= TURN_NS:
+            look()
+            self.fresh()
