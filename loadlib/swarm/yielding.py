@@ -6,16 +6,7 @@ import time
 
 import gevent
 
-BREATH_S = 0.001
 TURN_NS = 500_000
-
-
-def breathe() -> None:
-    """Give way in the middle of long work, long enough for the event loop to poll.
-
-    A chain of `sleep(0)` is run by gevent for 5 ms before any socket or timer is looked at.
-    """
-    gevent.sleep(BREATH_S)
 
 
 def look() -> None:
