@@ -10,6 +10,7 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -233,7 +234,7 @@ def _as_locust(scenario: str | None, given: dict[str, Any]) -> list[str]:
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of scenario files.")
 def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     """Check a scenario; show what it means, plans and can cost. Sends nothing."""
-    from loadlib import gates
+    from loadlib import calibration, gates
     from loadlib import scenario as scenarios
 
     if schema:
@@ -250,7 +251,8 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
         _say(f"# {item.model}/{item.workload} {item.phase}: {n} requests")
     _say(f"# cost: {estimate_usd(session)}")
     short = gates.remedies(session.scenario.objectives, plan)
-    for line in (*session.skipped, *session.notices, *short):
+    beyond = calibration.notices(session.stages, session.scenario, None, session.serves)
+    for line in (*session.skipped, *session.notices, *short, *beyond):
         _say(f"# ! {line}")
     return ExitCode.PASS
 
@@ -304,3 +306,52 @@ def simulate(arguments: tuple[str, ...]) -> int:
     from loadlib.simulator.__main__ import main as simulator
 
     return simulator(list(arguments), "loadlib simulate")
+
+
+def _streams(
+    _ctx: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[int, ...] | None:
+    if value is None:
+        return None
+    try:
+        found = tuple(int(word) for word in value.split(","))
+    except ValueError:
+        raise click.BadParameter("whole numbers with commas between: 25,100,400") from None
+    if found[0] < 1 or any(below >= above for below, above in pairwise(found)):
+        raise click.BadParameter("numbers from 1 up, each larger than the one before")
+    return found
+
+
+@cli.command()
+@click.option("--streams", callback=_streams, metavar="N,N…",
+              help="Streams of each step, rising.")  # fmt: skip
+@click.option("--quick", is_flag=True, help="Fewer and shorter steps.")
+@click.option("--processes", type=click.IntRange(-1), callback=_processes,
+              help="Worker processes of the runs; -1: one per core.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print only JSON to stdout.")
+@click.option("--no-save", is_flag=True, help="Do not keep it for warnings before runs.")
+def calibrate(
+    *, streams: tuple[int, ...] | None, quick: bool, processes: int | None, as_json: bool,
+    no_save: bool,
+) -> int:  # fmt: skip
+    """Measure up to which load this machine's figures can be believed."""
+    from loadlib import calibration
+    from loadlib.calibrate import ladder, show
+    from loadlib.report.terminal import Screen
+
+    plan = ladder.Ladder(
+        streams=streams or (ladder.QUICK_STREAMS if quick else ladder.STREAMS),
+        measure_s=ladder.QUICK_MEASURE_S if quick else ladder.MEASURE_S,
+        processes=processes,
+    )
+    found = ladder.calibrate(plan, lambda what: _say(f"= {what}", err=True))
+    if as_json:
+        _say(msgspec.json.format(show.as_json(found)).decode())
+    else:
+        show.show(found, Screen())
+    if not no_save:
+        try:
+            calibration.save(found)
+        except OSError as problem:
+            _say(f"! not kept: {problem.filename}: {problem.strerror}", err=True)
+    return ExitCode.PASS if found.believed is not None else ExitCode.INCONCLUSIVE

@@ -31,6 +31,11 @@ def environment(extra: Mapping[str, Any] | None = None) -> dict[str, Any]:
     }
 
 
+def processor() -> tuple[str | None, int | None]:
+    """Model of the CPU, and how many this process may use."""
+    return _cpu_model(), _cpus()
+
+
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:

@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 COMMAND = Path(sys.executable).with_name("loadlib")
+NO_CACHE = str(Path(tempfile.gettempdir()) / "loadlib-has-no-cache-in-tests")
 _SILENT = ("= locust ", "! ")  # the equal Locust line, and remarks: neither is an error
 
 
@@ -29,7 +31,8 @@ def environment(**variables: str) -> dict[str, str]:
     """This one without keys, proxies and what a CI adds, so that every machine is alike."""
     unwanted = ("_PROXY", "_API_KEY", "LOADLIB_SCENARIO", "GITHUB_STEP_SUMMARY", "NO_COLOR")
     kept = {name: text for name, text in os.environ.items() if not name.upper().endswith(unwanted)}
-    return {**kept, "COLUMNS": "200", **variables}
+    # Nor is it to matter what this machine was calibrated to.
+    return {**kept, "COLUMNS": "200", "XDG_CACHE_HOME": NO_CACHE, **variables}
 
 
 def start(*arguments: object, cwd: Path | None = None, **variables: str) -> subprocess.Popen[str]:

@@ -28,7 +28,7 @@ LAYERS: tuple[str, ...] = (
         "summary tape sse answer admission units errorbound"
     ),
     (
-        "recorder summarise run rows folder provenance recover scenario scenario_fields "
+        "recorder summarise run rows folder provenance recover calibration scenario scenario_fields "
         "scenario_spec scenario_yaml catalog prices tokens workloads guard session instrument"
     ),
     "gates verdict expectations compare conclude charts",

@@ -64,6 +64,7 @@ class Errors:
     ttft_p99_ms: float | None
     icl_p50_error_ms: float | None
     icl_p99_error_ms: float | None
+    icl_p99_ms: float | None  # the truth itself
     events: int  # content events the client recorded, of all requests that could be joined
     truth_events: int  # … and the server sent to them
     delivered: float | None  # events / truth_events
@@ -135,7 +136,7 @@ def errors(run_folder: Path, truth: Truth, phase: str | None = None) -> Errors:
     pairs = list(_joined(samples, truth))
     client_ns, truth_ns = _ttft(pairs)
     each_ms = np.abs(client_ns - truth_ns) / NS_PER_MS
-    icl = _icl(run, wanted)
+    icl, gap_us = _icl(run, wanted), weighted_quantile(truth.gaps, 0.99)
     events = sum(sample.events for sample, _ in pairs)
     served = sum(request.events for _, request in pairs)
     ok = sum(sample.outcome is Outcome.OK for sample in samples)
@@ -150,6 +151,7 @@ def errors(run_folder: Path, truth: Truth, phase: str | None = None) -> Errors:
         ttft_p99_ms=quantile(truth_ns / NS_PER_MS, 0.99),
         icl_p50_error_ms=_icl_error_ms(icl, truth, 0.5),
         icl_p99_error_ms=_icl_error_ms(icl, truth, 0.99),
+        icl_p99_ms=None if gap_us is None else gap_us / SCALE,
         events=events,
         truth_events=served,
         delivered=events / served if served else None,

@@ -23,7 +23,7 @@ from locust.runners import MasterRunner, WorkerRunner
 from locust.user.task import filter_tasks_by_tags
 from locust.user.users import HttpUser
 
-from loadlib import gates, report
+from loadlib import calibration, gates, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
 from loadlib.report import terminal
@@ -148,6 +148,12 @@ class Plugin:
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
         session.untaken = _untaken(plan)
         scenario = session.scenario
+        # Workers on other machines, and Locust's own load rules: nothing is known of them.
+        remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
+        if not session.free and not remote:
+            session.notices += calibration.notices(
+                session.stages, scenario, self.options.processes, session.serves
+            )
         short = gates.remedies(scenario.objectives, gates.planned(scenario, session.serves))
         for line in (
             *session.skipped,
