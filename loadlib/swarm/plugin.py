@@ -9,7 +9,6 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,20 @@ from loadlib import calibration, gates, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
 from loadlib.report import terminal
-from loadlib.scenario import to_yaml
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
 from loadlib.swarm import webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
-from loadlib.swarm.options import Received, add_options, choice_of, refuse_locusts_load
+from loadlib.swarm.limits import allow_files, descriptors
+from loadlib.swarm.messages import Messages
+from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.progress import Progress
 from loadlib.swarm.signals import Signals
 from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
-from loadlib.swarm.worker import Worker, deadlines
+from loadlib.swarm.worker import Send, Worker, deadlines
 
 log = logging.getLogger(__name__)
 
@@ -74,20 +74,17 @@ class Plugin:
         self.worker: Worker = None  # type: ignore[assignment] # until a run begins
         self.coordinator: Coordinator | None = None
         self._needed = 0  # users, under a scenario
-        self._simulator: Simulator | None = None
+        self.simulator: Simulator | None = None
         self._progress: Progress | None = None
         self.starts = False  # a run begins …
         self._begun = Event()  # … and can be ended from now on
-        self._runs = 0
         self.has_part = Event()  # `worker` is there for the users of this process
-        self._here: set[str] = set()  # workers that understand us …
-        self._shards: dict[str, Shard] = {}  # … and those with a part in this run
-        self._picked: frozenset[str] | None = None  # by the master, for a worker
         if self.options.loadlib_argv:
             logging.getLogger("locust.stats_logger").disabled = True
         # One line a request says nothing that the run folder does not, and costs CPU.
         logging.getLogger("httpx2").setLevel(logging.WARNING)
         self._signals = Signals(self)
+        self._messages = Messages(self)
         self.session: Session = None  # type: ignore[assignment] # a worker gets the master's
         if not isinstance(runner, WorkerRunner):
             self.session = self._open()
@@ -97,8 +94,7 @@ class Plugin:
             self._size()
         self._opened = self.session
         if isinstance(runner, WorkerRunner):
-            # Locust's master knew of this process before it could understand our messages.
-            runner.send_message("loadlib_here", {})
+            self._messages.say_here()
         if web_ui is not None:
             webtab.install(self, web_ui)
 
@@ -113,7 +109,7 @@ class Plugin:
         for cls in mine:
             if tags or without:
                 filter_tasks_by_tags(cls, tags, without)
-        picked = self._picked
+        picked = self._messages.picked
         return [cls for cls in mine if cls.tasks and (picked is None or cls.__name__ in picked)]
 
     def _open(self) -> Session:
@@ -133,9 +129,11 @@ class Plugin:
     def _prepare_target(self) -> None:
         """The simulator or the preflight; sends no completion."""
         session = self.session
+        if not session.free:
+            self._allow_files(session)
         if session.scenario.target == "simulator":
-            self._simulator = Simulator()
-            session.redirect(self._simulator.base_url)
+            self.simulator = Simulator()
+            session.redirect(self.simulator.base_url)
         client = Client(session.models, deadlines(session.scenario), lambda *_: None)
         for model in session.models.values():
             remark = client.check(model)
@@ -163,13 +161,22 @@ class Plugin:
         ):
             sys.stderr.write(f"! {line}\n")
 
+    def _allow_files(self, session: Session) -> None:
+        """Here for this machine's workers, and for the simulator, which takes all connections."""
+        alone = session.scenario.target == "simulator"
+        if alone or not isinstance(self.runner, MasterRunner) or self.options.processes:
+            allow_files(descriptors(session, 1 if alone else self._workers))
+
+    @property
+    def _workers(self) -> int:
+        return max(1, self.options.expect_workers) if isinstance(self.runner, MasterRunner) else 1
+
     def _size(self) -> None:
         """As many users as the phases can ever need at once; arrivals are what moves them."""
         if self.session.free:
             return
         options = self.options
-        workers = max(1, options.expect_workers) if isinstance(self.runner, MasterRunner) else 1
-        most, taking = users_of_a_class(self.session, workers), self._taking()
+        most, taking = users_of_a_class(self.session, self._workers), self._taking()
         for cls in self.environment.user_classes:
             # A class that takes no arrivals needs no users; nor does one that is not ours.
             cls.fixed_count = most if cls in taking else 0
@@ -195,24 +202,11 @@ class Plugin:
     # -- Locust's events -----------------------------------------------------------------------
 
     def _listen(self) -> None:
-        on, message = self.environment.events, self.runner.register_message
+        on = self.environment.events
         on.test_start.add_listener(self._on_test_start)
         on.spawning_complete.add_listener(self._on_spawned)
         on.test_stopping.add_listener(self._on_test_stopping)
         on.quitting.add_listener(self._on_quitting)
-        if isinstance(self.runner, MasterRunner):
-            message("loadlib_here", self._on_here_message)
-        if not isinstance(self.runner, WorkerRunner):
-            message("loadlib_interval", self._from_worker(Coordinator.on_interval))
-            message("loadlib_done", self._from_worker(Coordinator.on_done))
-            message("loadlib_ready", self._from_worker(Coordinator.on_ready))
-            message("loadlib_abort", self._on_abort_message)
-        if not isinstance(self.runner, MasterRunner):
-            message("loadlib_start", self._on_start_message)
-            message("loadlib_go", self._on_go_message)
-            message("loadlib_stage", self._on_stage_message)
-            message("loadlib_phase", self._on_phase_message)
-            message("loadlib_stop", self._on_stop_message, concurrent=True)
 
     def _on_test_start(self, **_kwargs: Any) -> None:
         if isinstance(self.runner, WorkerRunner):
@@ -235,23 +229,13 @@ class Plugin:
                 argv=self._argv(),
                 secrets=self._secrets(),
                 allow_unhealthy=self.options.allow_unhealthy,
-                tell=self._tell_workers,
+                tell=self._messages.tell_workers,
                 on_end=self._on_end,
             )
         except LoadlibError as error:
             self._signals.give_up(error)
-        self._runs += 1
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
-        if isinstance(self.runner, MasterRunner):
-            names = sorted(client.id for client in self.runner.clients.ready)
-            self._shards = {name: Shard(i, len(names)) for i, name in enumerate(names)}
-            for name in names:
-                coordinator.expect(name)
-            for name in self._here & set(names):
-                self._send_start(name)
-        else:
-            coordinator.expect("local")
-            self._take_part(plan, Shard(), self._runs)
+        self._messages.begin_run(coordinator)
         self._begun.set()
         if session.free:
             self._begin(coordinator)
@@ -267,14 +251,16 @@ class Plugin:
                 )
             self._begin(self.coordinator)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether requests of this run are being sent."""
+        return self._progress is not None and self._progress.started
+
     def _begin(self, coordinator: Coordinator) -> None:
-        if coordinator.stopping or self._progress is None or self._progress.started:
+        if coordinator.stopping or self._progress is None or self.has_begun:
             return  # a signal was faster; Edit during a run
         self._progress.start()
-        if not isinstance(self.runner, MasterRunner):
-            self.worker.start()
-        elif not self.session.free:  # … and without one at once: they were told with the start
-            self.runner.send_message("loadlib_go", {})
+        self._messages.go()
         gevent.spawn(self._watch, coordinator)
         gevent.spawn(self._until_done, coordinator)
 
@@ -295,95 +281,18 @@ class Plugin:
             self.coordinator.end(self._signals.got)
         elif self.worker is not None:
             self.worker.leave(GRACE_S)
-        if self._simulator is not None:
-            self._simulator.stop()
+        if self.simulator is not None:
+            self.simulator.stop()
 
-    # -- messages ------------------------------------------------------------------------------
+    def take_part(self, shard: Shard, send: Send) -> None:
+        """This process generates load from now on: its shard of the session's.
 
-    def _from_worker(self, method: Callable[[Coordinator, str, Any], None]) -> Callable[..., None]:
-        def take(msg: Any, **_kwargs: Any) -> None:
-            if self.coordinator is not None and msg.data["run"] == self._runs:
-                method(self.coordinator, str(msg.node_id), msg.data)
-
-        return take
-
-    def _on_abort_message(self, msg: Any, **_kwargs: Any) -> None:
-        if self.coordinator is not None and msg.data["run"] == self._runs:
-            self.coordinator.on_abort(str(msg.data["reason"]))
-
-    def _on_here_message(self, msg: Any, **_kwargs: Any) -> None:
-        """Without a scenario a worker may join a run; divided schedules stay as they are."""
-        name, coordinator = str(msg.node_id), self.coordinator
-        self._here.add(name)
-        if coordinator is None or coordinator.stopping:
-            return
-        if name not in self._shards and self.session.free:
-            count = len(self._shards)
-            self._shards[name] = Shard(count, count + 1)
-            coordinator.expect(name)
-        if name in self._shards:
-            self._send_start(name)
-            if self._progress is not None and self._progress.started and not self.session.free:
-                self.runner.send_message("loadlib_go", {}, name)
-        else:
-            log.warning("worker %s came too late and has no part in this run", name)
-
-    def _send_start(self, name: str) -> None:
-        shard = self._shards[name]
-        data = {
-            "run": self._runs,
-            "shard": [shard.index, shard.count],
-            "free": self.session.free,
-            "scenario": to_yaml(self.session.scenario),
-            "classes": [cls.__name__ for cls in self.user_classes],
-            "base_url": self._simulator.base_url if self._simulator else None,
-        }
-        self.runner.send_message("loadlib_start", data, name)
-
-    def _on_start_message(self, msg: Any, **_kwargs: Any) -> None:
-        data = msg.data
-        self._picked = frozenset(data["classes"])
-        try:
-            session = open_session(Received(text=data["scenario"]))
-        except LoadlibError as error:
-            self.runner.send_message("loadlib_abort", {"run": data["run"], "reason": str(error)})
-            done = {"run": data["run"], "seq": 0, "windows": [], "last_ns": [], "left": True}
-            self.runner.send_message("loadlib_done", done)
-            return
-        self.session = replace(session, free=data["free"])
-        if data["base_url"]:
-            self.session.redirect(data["base_url"])
+        Raises:
+            PreflightError: the system does not let it open as many files as it may need.
+        """
+        if not self.session.free:
+            allow_files(descriptors(self.session, shard.count))
         plan = self._plan(self.session)
-        self._take_part(plan, Shard(*data["shard"]), data["run"])
-        if self.session.free:
-            self.worker.start()
-
-    def _on_go_message(self, **_kwargs: Any) -> None:
-        if self.worker is not None:
-            self.worker.start()
-
-    def _on_stage_message(self, msg: Any, **_kwargs: Any) -> None:
-        if self.worker is not None:
-            self.worker.open_stage(int(msg.data["stage"]))
-
-    def _on_phase_message(self, msg: Any, **_kwargs: Any) -> None:
-        if self.worker is not None:
-            self.worker.open_phase(str(msg.data["title"]))
-
-    def _on_stop_message(self, msg: Any, **_kwargs: Any) -> None:
-        if self.worker is not None:
-            self.worker.stop(float(msg.data["grace_s"]))
-
-    def _tell_workers(self, kind: str, data: dict[str, Any]) -> None:
-        if isinstance(self.runner, MasterRunner):
-            self.runner.send_message(kind, data)
-        else:
-            gevent.spawn(self.runner.send_message, kind, data)
-
-    def _take_part(self, plan: Plan, shard: Shard, run: int) -> None:
-        def send(kind: str, data: dict[str, Any]) -> None:
-            self.runner.send_message(kind, {"run": run, **data})
-
         self.worker = Worker(self.session, plan, shard, self.environment, send)
         self.has_part.set()
 

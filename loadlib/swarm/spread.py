@@ -54,9 +54,13 @@ def part(phase: Phase, shard: Shard) -> Shard | None:
     return Shard(shard.index, count) if shard.index < count else None
 
 
-def users_of_a_class(session: Session, workers: int) -> int:
-    """As many users of one class as the phases can ever need at once, on `workers` processes."""
+def most_in_flight(session: Session, workers: int) -> int:
+    """As many requests as the phases can ever have in flight on one of so many processes."""
     scenario = session.scenario
     streams = len(session.models) if scenario.per == "model" else 1
-    most = max(map(ceiling, scenario.load))
-    return streams * workers * -(-most // workers)
+    return streams * -(-max(map(ceiling, scenario.load)) // workers)
+
+
+def users_of_a_class(session: Session, workers: int) -> int:
+    """As many users of one class as the phases can ever need at once, on `workers` processes."""
+    return workers * most_in_flight(session, workers)

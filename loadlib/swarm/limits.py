@@ -1,0 +1,44 @@
+"""Open files: each request in flight is a connection, and a process may open only so many."""
+
+from __future__ import annotations
+
+import sys
+
+from loadlib.errors import PreflightError
+from loadlib.session import Session
+from loadlib.swarm.spread import most_in_flight
+
+if sys.platform != "win32":  # which counts no descriptors
+    import resource
+
+SPARE = 128  # files of a process beside its connections: libraries, run folder, event loop
+
+
+def descriptors(session: Session, workers: int) -> int:
+    """Files that one of so many processes can need at once under a scenario."""
+    return SPARE + most_in_flight(session, workers)
+
+
+def allow_files(needed: int) -> None:
+    """Make room for so many open files, up to what the system lets this process have.
+
+    Raises:
+        PreflightError: it lets it have fewer.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or needed <= soft:
+        return
+    limited = hard != resource.RLIM_INFINITY
+    try:
+        if limited and needed > hard:
+            raise ValueError
+        most = min(2 * needed, hard) if limited else 2 * needed  # idle connections count, too
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (ValueError, OSError):
+        limit = hard if limited else soft
+        raise PreflightError(
+            f"{needed - SPARE:,} requests in flight need {needed:,} open files in one process,"
+            f" {limit:,} are allowed: `ulimit -n {needed}`, more --processes, or less in flight"
+        ) from None
