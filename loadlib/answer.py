@@ -8,7 +8,7 @@ a reported TTFT can never disagree about what a token is.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,21 +16,22 @@ import msgspec
 import numpy as np
 
 from loadlib.metrics import Instants
-from loadlib.sse import Event, EventDecoder, EventTooLongError
+from loadlib.sse import Event, EventDecoder, EventTooLongError, plain_stream
 from loadlib.tape import Tape, inflater
 
 
-class _Function(msgspec.Struct):
+# Parsed JSON has no cycles: `gc=False` spares the collector a hundred thousand objects a second.
+class _Function(msgspec.Struct, gc=False):
     name: Any = None
     arguments: Any = None
 
 
-class _ToolCall(msgspec.Struct):
+class _ToolCall(msgspec.Struct, gc=False):
     index: Any = 0
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _Delta(msgspec.Struct, gc=False):
     content: Any = None
     reasoning_content: Any = None  # DeepSeek, vLLM, SGLang
     reasoning: Any = None  # OpenRouter, newer vLLM
@@ -38,25 +39,25 @@ class _Delta(msgspec.Struct):
     tool_calls: list[_ToolCall] | None = None
 
 
-class _Choice(msgspec.Struct):
+class _Choice(msgspec.Struct, gc=False):
     delta: _Delta | None = None
     message: _Delta | None = None  # the same fields, in a response that is not a stream
     finish_reason: Any = None
 
 
-class _Details(msgspec.Struct):
+class _Details(msgspec.Struct, gc=False):
     cached_tokens: Any = None
     reasoning_tokens: Any = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: Any = None
     completion_tokens: Any = None
     prompt_tokens_details: _Details | None = None
     completion_tokens_details: _Details | None = None
 
 
-class _Chunk(msgspec.Struct):
+class _Chunk(msgspec.Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     error: Any = None
@@ -65,7 +66,11 @@ class _Chunk(msgspec.Struct):
 MAX_COUNT = 10**9  # more tokens than this nobody has counted
 MESSAGE_CHARS = 4000  # of a server's words; cut for people only once keys are masked
 
-_decode_chunk = msgspec.json.Decoder(_Chunk).decode
+BATCH = 500  # events decoded in one go: about half a millisecond
+
+_decoder = msgspec.json.Decoder(_Chunk)
+_decode_chunk, _decode_chunks = _decoder.decode, _decoder.decode_lines
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @dataclass(slots=True)
@@ -132,27 +137,105 @@ class FirstToken:
             self._over = True
             return False
         for event in events:
-            self._over = self._over or _is_done(event)
-            if self._over:
-                break
             chunk = _chunk(event)
-            if chunk is not None and not _is_error(event, chunk) and any(_pieces(chunk)):
+            if chunk is None:
+                self._over = _is_done(event)
+                if self._over:
+                    break
+            elif not _is_error(event, chunk) and (_text_of(chunk) or any(_pieces(chunk))):
                 self.seen = True
                 break
         return self.seen
 
 
-def decode(tape: Tape) -> Answer:
-    """Read a finished response, stream or not; never raises for what a server sent."""
+def decode(tape: Tape, pause: Callable[[], object] | None = None) -> Answer:
+    """Read a finished response, stream or not; never raises for what a server sent.
+
+    `pause` is called after every `BATCH` events of a long stream, for others to run.
+    """
+    streams = tape.is_stream
+    if streams and (plain := _read_plain(tape, pause)) is not None:
+        return plain
+    return _read_any(tape, streams)
+
+
+def _read_any(tape: Tape, streams: bool) -> Answer:
+    """Event by event, whatever was sent: the reference, and slow."""
     answer = Answer()
     try:
-        if tape.is_stream:
+        if streams:
             _read_stream(tape, answer)
         else:
             _read_object(tape.body, answer)
     except (zlib.error, EventTooLongError) as problem:
         answer.malformed = str(problem)
     return answer
+
+
+def _read_plain(tape: Tape, pause: Callable[[], object] | None) -> Answer | None:
+    """The same answer for a stream in plain form, at a quarter of the cost; None for others."""
+    stream = None if tape.coded else plain_stream(b"".join([data for _, data in tape.reads]))
+    if stream is None:
+        return None
+    arrived = np.array([at_ns for at_ns, _ in tape.reads], np.int64)
+    received = np.cumsum([len(data) for _, data in tape.reads])
+    instants = arrived[np.searchsorted(received, stream.ends)].tolist()
+    answer, kept = Answer(), list[int]()
+    for first in range(0, len(instants), BATCH):
+        if first and pause is not None:
+            pause()
+        batch = instants[first : first + BATCH]
+        lines = stream.lines(first, first + BATCH)
+        try:
+            chunks = () if lines is None else _decode_chunks(lines)
+        except _UNREADABLE:
+            return None
+        if len(chunks) != len(batch):
+            return None
+        kept += _take_all(chunks, batch, answer)
+    answer.done = stream.done
+    answer.event_ns = event_ns = np.array(kept, np.int64)
+    answer.coalesced = int(np.count_nonzero(event_ns[1:] == event_ns[:-1]))
+    return answer
+
+
+def _take_all(chunks: Sequence[_Chunk], instants: list[int], answer: Answer) -> list[int]:
+    """Add chunks to the answer; the instants of those that carried generated content."""
+    kept: list[int] = []
+    texts: list[str] | None = None
+    for chunk, at_ns in zip(chunks, instants, strict=True):
+        text = _text_of(chunk)
+        if text is None:
+            if _take_chunk(chunk, at_ns, answer):
+                kept.append(at_ns)
+            continue
+        if texts is None:
+            texts = answer.parts.setdefault("text", [])
+            if answer.first_output_ns is None:
+                answer.first_output_ns = at_ns
+        texts.append(text)
+        kept.append(at_ns)
+    return kept
+
+
+def _text_of(chunk: _Chunk) -> str | None:
+    """What a chunk of the usual shape adds to the answer; None if it is, or may be, of another.
+
+    A short cut: `_take_chunk` and `_pieces` say the same of such a chunk.
+    """
+    choices = chunk.choices
+    if not choices or len(choices) != 1 or chunk.usage is not None or chunk.error is not None:
+        return None
+    choice = choices[0]
+    delta = choice.delta
+    if delta is None or choice.finish_reason is not None:
+        return None
+    text = delta.content
+    if type(text) is not str or not text or delta.reasoning_content is not None:
+        return None
+    if delta.reasoning is None and delta.refusal is None and delta.tool_calls is None:
+        return text
+    return None
 
 
 def _read_stream(tape: Tape, answer: Answer) -> None:
@@ -186,7 +269,11 @@ def _take(event: Event, at_ns: int, answer: Answer) -> bool:
     if chunk is None:
         answer.malformed = answer.malformed or f"not a chat completion chunk: {_text(event.data)}"
         return False
-    if _is_error(event, chunk):
+    return _take_chunk(chunk, at_ns, answer, named_error=event.name == b"error")
+
+
+def _take_chunk(chunk: _Chunk, at_ns: int, answer: Answer, *, named_error: bool = False) -> bool:
+    if chunk.error or named_error:
         answer.error = answer.error or _error_text(chunk.error)
         return False
     _take_usage(chunk, answer)
@@ -204,7 +291,7 @@ def _is_error(event: Event, chunk: _Chunk) -> bool:
 def _chunk(event: Event) -> _Chunk | None:
     try:
         return _decode_chunk(event.data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 

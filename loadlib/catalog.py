@@ -1,27 +1,20 @@
 """Models: where they are served, what they cost, what fits, and whether they still exist.
 
 The catalogue's own rows are looked up without touching anything else. Any other model that
-`genai-prices` knows can be named `provider/model`; its data is bundled, imported on first use
-(0.2 s) and never refreshed over the network.
+`genai-prices` knows (see `prices`) can be named `provider/model`.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from functools import cache
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from loadlib import prices
 from loadlib.errors import UsageError, nearest
 from loadlib.scenario_spec import ModelSpec, Price
-
-if TYPE_CHECKING:
-    from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelInfo
 
 Encoding = Literal["o200k_base", "cl100k_base"]
 Status = Literal["active", "deprecated", "shutdown"]
@@ -207,7 +200,7 @@ class Model:
             ) / 1e6
         if self.provider is None:
             return None
-        return _list_price(
+        return prices.usd(
             self.provider,
             self.wire,
             input_tokens,
@@ -218,7 +211,7 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """JSON-able facts for the summary and for `probe --list`; prices per million tokens."""
         ask, tell = self.cost_usd(1000, 0), self.cost_usd(0, 1000)
-        source = "scenario" if self.price is not None else f"genai-prices {_prices_version()}"
+        source = "scenario" if self.price is not None else f"genai-prices {prices.data_version()}"
         price = None
         if ask is not None and tell is not None:
             price = {
@@ -290,7 +283,7 @@ def _from_provider(wire: str, today: date) -> Model:
     if wire in CATALOGUE:
         return _of_row(CATALOGUE[wire], wire, today)
     provider, slash, ref = wire.partition("/")
-    if slash and provider in PROVIDERS and ref and _info(provider, ref) is not None:
+    if slash and provider in PROVIDERS and ref and prices.info(provider, ref) is not None:
         return _served(provider, ref, today)
     raise UsageError(f"unknown model {wire[:100]!r}{_hint(wire)}")
 
@@ -298,21 +291,21 @@ def _from_provider(wire: str, today: date) -> Model:
 def _hint(wire: str) -> str:
     """What the name was probably meant to be, and what else would make it known."""
     provider, slash, _ref = wire.partition("/")
-    known = [*CATALOGUE, *_priced_names()]
+    known = [*CATALOGUE, *(name for name in prices.names() if name.partition("/")[0] in PROVIDERS)]
     same = [name for name in known if name.partition("/")[2] == wire]
     guess = f" (did you mean {same[0]!r}?)" if same else nearest(wire, known)
-    if slash and provider not in PROVIDERS and _is_priced_provider(provider):
+    if slash and provider not in PROVIDERS and prices.knows_provider(provider):
         return f": no OpenAI-compatible endpoint of {provider} is known, give its base_url"
     return f"{guess}; an endpoint of your own needs base_url"
 
 
 def _served(provider: str, ref: str, today: date) -> Model:
     """`ref` at a provider, as far as the catalogue or genai-prices know it."""
-    info = _info(provider, ref)
+    info = prices.info(provider, ref)
     for row in _ROWS:
         if row.provider != provider:
             continue
-        snapshot = info is not None and info is _info(provider, row.wire)  # gpt-4o-2024-08-06
+        snapshot = info is not None and info is prices.info(provider, row.wire)  # gpt-4o-2024-08-06
         if snapshot or ref in (row.name, row.wire):
             return _of_row(row, ref, today)
     endpoint = PROVIDERS[provider]
@@ -328,7 +321,7 @@ def _served(provider: str, ref: str, today: date) -> Model:
         exact=exact,
         capabilities=frozenset(),
         status="deprecated" if info is not None and info.deprecated else "active",
-        source=f"genai-prices {_prices_version()}" if info is not None else None,
+        source=f"genai-prices {prices.data_version()}" if info is not None else None,
     )
 
 
@@ -412,52 +405,3 @@ def is_public(host: str) -> bool:
         return not (name == "localhost" or name.endswith((".localhost", ".local")))
     mapped = getattr(address, "ipv4_mapped", None)
     return (mapped or address).is_global
-
-
-# genai-prices: bundled data only. Its updater is the one part that talks to the network, and it
-# runs where somebody starts it; nobody here does.
-
-
-@cache
-def _snapshot() -> DataSnapshot:
-    from genai_prices.data_snapshot import get_snapshot
-
-    return get_snapshot()
-
-
-@cache
-def _prices_version() -> str:
-    return version("genai-prices")
-
-
-@cache
-def _info(provider: str, ref: str) -> ModelInfo | None:
-    try:
-        return _snapshot().find_provider_model(ref, None, provider, None)[1]
-    except LookupError:
-        return None
-
-
-def _list_price(
-    provider: str, ref: str, input_tokens: int, output_tokens: int, cached_tokens: int
-) -> float | None:
-    if _info(provider, ref) is None:
-        return None
-    from genai_prices import Usage
-
-    usage = Usage(
-        input_tokens=input_tokens, output_tokens=output_tokens, cache_read_tokens=cached_tokens
-    )
-    found = _snapshot().calc(usage, ref, provider, None, None)
-    return float(found.total_price)
-
-
-def _is_priced_provider(provider: str) -> bool:
-    return any(row.id == provider for row in _snapshot().providers)
-
-
-def _priced_names() -> Iterator[str]:
-    for provider in _snapshot().providers:
-        if provider.id in PROVIDERS:
-            for model in provider.models:
-                yield f"{provider.id}/{model.id}"

@@ -63,12 +63,14 @@ class Spending:
     output_tokens: int = 0
     requests: int = 0
     _reserved: dict[int, tuple[float, int]] = field(default_factory=dict)
+    _reserved_usd: float = 0.0  # the sums of it …
+    _reserved_tokens: int = 0
     _next: int = 0
 
     def reserve(self, most_usd: float | None, most_tokens: int) -> int | str:
         """A ticket for one request that may cost at most this, or why it may not be sent."""
-        usd = self.usd + sum(cost for cost, _ in self._reserved.values()) + (most_usd or 0.0)
-        tokens = self.output_tokens + sum(n for _, n in self._reserved.values()) + most_tokens
+        usd = self.usd + self._reserved_usd + (most_usd or 0.0)
+        tokens = self.output_tokens + self._reserved_tokens + most_tokens
         if self.max_usd is not None and usd > self.max_usd:
             return f"budget: the next request could pass max_usd {self.max_usd:g}"
         if self.max_output_tokens is not None and tokens > self.max_output_tokens:
@@ -81,11 +83,16 @@ class Spending:
         self.requests += 1
         self._next += 1
         self._reserved[self._next] = (most_usd or 0.0, most_tokens)
+        self._reserved_usd += most_usd or 0.0
+        self._reserved_tokens += most_tokens
         return self._next
 
     def settle(self, ticket: int, sample: Sample) -> None:
         """The request is over: what it really cost, or its whole reserve where nobody knows."""
         most_usd, most_tokens = self._reserved.pop(ticket)
+        self._reserved_tokens -= most_tokens
+        # … and with the last one in flight its rounding errors go, too.
+        self._reserved_usd = self._reserved_usd - most_usd if self._reserved else 0.0
         if _costs_nothing(sample):
             return
         self.usd += most_usd if sample.cost_usd is None else sample.cost_usd

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from hdrh.codec import HdrHistogramEncoder
 from hdrh.histogram import HdrHistogram
 
 from loadlib import binomial
 
 LOWEST, HIGHEST, DIGITS = 1, 3_600_000_000, 3
+_LAYOUT = (LOWEST, HIGHEST, DIGITS)
 _HALF_BITS = 10  # HdrHistogram's sub_bucket_half_count_magnitude for 3 digits
 _HALF = 1 << _HALF_BITS
 _NEVER = HIGHEST + 1  # minimum of nothing
@@ -53,15 +55,17 @@ class Histogram:
         array = values.astype(np.int64, copy=False)
         if not array.size:
             return
-        self.overflow += int(np.count_nonzero((array < 0) | (array > HIGHEST)))
-        array = np.clip(array, 0, HIGHEST)
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high > HIGHEST:
+            self.overflow += int(np.count_nonzero((array < 0) | (array > HIGHEST)))
+            array = np.clip(array, 0, HIGHEST)
+            low, high = int(array.min()), int(array.max())
         indices = index_of(array)
         self._reach(int(indices.max()) + 1)
         np.add.at(self._counts, indices, 1)
         self.n += array.size
         self._sum += int(array.sum())
-        self._min = min(self._min, int(array.min()))
-        self._max = max(self._max, int(array.max()))
+        self._min, self._max = min(self._min, low), max(self._max, high)
 
     def merge(self, other: Histogram) -> Histogram:
         """Add all of `other` to this one, and return it. Merging an empty one changes nothing."""
@@ -172,20 +176,28 @@ class Histogram:
     @classmethod
     def _from_payload(cls, payload: bytes) -> Histogram:
         try:
-            hdr = HdrHistogram.decode(payload)
+            coded = HdrHistogramEncoder.decode(payload)
+            head = coded.payload
+            layout = (
+                head.lowest_trackable_value,
+                head.highest_trackable_value,
+                head.significant_figures,
+            )
+            # Without the library's own histogram around it, which takes longer to build.
+            found = coded.init_counts(len(_scratch_counts)) if layout == _LAYOUT else {}
         except Exception as error:  # zlib, base64, and the library's own, unrelated classes
             raise ValueError(f"not an HDR V2 payload: {error}") from error
-        layout = (hdr.lowest_trackable_value, hdr.highest_trackable_value, hdr.significant_figures)
-        if layout != (LOWEST, HIGHEST, DIGITS):
-            raise ValueError(f"HDR layout {layout}, expected {(LOWEST, HIGHEST, DIGITS)}")
-        counts = np.ctypeslib.as_array(hdr.counts).astype(np.int64)
+        if layout != _LAYOUT:
+            raise ValueError(f"HDR layout {layout}, expected {_LAYOUT}")
+        length = max(0, found["max_nonzero_index"] + 1)
+        counts = np.frombuffer(coded.get_counts(), np.int64, length)
         used = np.flatnonzero(counts)
         hist = cls()
         if used.size:
             low, size = bounds_of(used)
-            hist._reach(int(used[-1]) + 1)
-            hist._counts[used] = counts[used]
-            hist.n = int(counts[used].sum())
+            hist._reach(length)
+            hist._counts[:length] = counts
+            hist.n = int(counts.sum())
             middles = low + (size - 1) // 2
             hist._min, hist._max = int(middles[0]), int(middles[-1])
             hist._sum = int((middles * counts[used]).sum())

@@ -1,10 +1,10 @@
-"""Reading `requests.jsonl.gz`: concatenated gzip members, the last one possibly torn."""
+"""`requests.jsonl.gz`: concatenated gzip members, the last one possibly torn."""
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,6 +14,18 @@ from loadlib.errors import DataError
 from loadlib.sample import Sample
 
 _CHUNK = 1 << 18
+_PIECE = 1 << 15  # packed in about 0.1 ms
+_LEVEL = 4  # of gzip: 2 µs a row, a fifth of its size
+
+
+def pack(lines: bytes, pause: Callable[[], object] | None = None) -> bytes:
+    """One gzip member; `pause` is called after each piece packed."""
+    packer, packed = zlib.compressobj(_LEVEL, wbits=31), []
+    for start in range(0, len(lines), _PIECE):
+        packed.append(packer.compress(lines[start : start + _PIECE]))
+        if pause is not None:
+            pause()
+    return b"".join((*packed, packer.flush()))
 
 
 def read(path: Path) -> Iterator[Sample]:

@@ -13,7 +13,6 @@ reports/latest           → the newest
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -121,13 +120,19 @@ class RunWriter:
         """What waits in memory for a disk that takes it."""
         return sum(file.pending for file in self._files.values())
 
-    def append(self, interval: Interval, source: str = "local") -> None:
+    def append(
+        self,
+        interval: Interval,
+        source: str = "local",
+        pause: Callable[[], object] | None = None,
+    ) -> None:
         """Add one interval: its rows as one gzip member, its histograms as log lines.
 
-        `source` names the process in messages. Never raises for a disk: see `problems`.
+        `source` names the process in messages; `pause` is called about every 0.1 ms of packing.
+        Never raises for a disk: see `problems`.
         """
         if interval["rows"]:
-            self._add(REQUESTS, gzip.compress(interval["rows"], 4, mtime=0), source)
+            self._add(REQUESTS, rows.pack(interval["rows"], pause), source)
         start_ns, end_ns = interval["start_ns"], interval["end_ns"]
         lines: dict[str, list[str]] = {}
         for model, workload, phase, metric, encoded in interval["hist"]:

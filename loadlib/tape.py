@@ -7,7 +7,7 @@ nothing here does I/O or reads a clock. Instants are monotonic nanoseconds.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from loadlib.sample import Outcome
@@ -15,6 +15,9 @@ from loadlib.sse import BOM
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """A response larger than this is cut off: memory of a stream is bounded."""
+
+PLAIN = ("", "identity")
+"""Content codings that change nothing."""
 
 _HEAD_BYTES = 16
 _STREAM_STARTS = (b"data:", b"event:", b"id:", b"retry:", b":")  # no JSON or HTML starts so
@@ -68,16 +71,28 @@ class Tape:
                 break
         return head
 
-    def plain_reads(self) -> Iterator[tuple[int, bytes]]:
-        """The reads with a `gzip` or `deflate` coding undone (we refuse it, some send it).
+    @property
+    def coded(self) -> bool:
+        """Whether the body is compressed, readably or not (we refuse it, some send it)."""
+        return _coding(self.headers) not in PLAIN
+
+    def plain_reads(self) -> Iterable[tuple[int, bytes]]:
+        """The reads with a `gzip` or `deflate` coding undone.
 
         Raises:
             zlib.error: the compressed data is broken, or inflates past `MAX_BODY_BYTES`.
         """
+        return self._inflated() if self.coded else self.reads
+
+    def _inflated(self) -> Iterator[tuple[int, bytes]]:
         plain = inflater(self.headers)
         for at_ns, data in self.reads:
             if text := plain(data):
                 yield at_ns, text
+
+
+def _coding(headers: Mapping[str, str]) -> str:
+    return headers.get("content-encoding", "").strip().lower()
 
 
 def inflater(headers: Mapping[str, str]) -> Callable[[bytes], bytes]:
@@ -86,9 +101,9 @@ def inflater(headers: Mapping[str, str]) -> Callable[[bytes], bytes]:
     It raises zlib.error where the data is broken, inflates past `MAX_BODY_BYTES`, or is coded
     in a way that was refused and that we cannot read.
     """
-    coding = headers.get("content-encoding", "").strip().lower()
-    if coding in ("", "identity"):
-        return lambda data: data
+    coding = _coding(headers)
+    if coding in PLAIN:
+        return bytes
     stream, room = zlib.decompressobj(zlib.MAX_WBITS | 32), MAX_BODY_BYTES
 
     def inflate(data: bytes) -> bytes:

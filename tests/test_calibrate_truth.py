@@ -13,7 +13,8 @@ from record_samples import KEY, MS, events, sample
 
 from loadlib import health
 from loadlib.calibrate import truth as truths
-from loadlib.calibrate.truth import Served, Truth, errors, weighted_quantile
+from loadlib.calibrate.protocol import Served, weighted_quantile
+from loadlib.calibrate.truth import Truth, errors
 from loadlib.errors import DataError, PreflightError, UsageError
 from loadlib.health import Readings
 from loadlib.recorder import NS, Recorder, Totals

@@ -141,7 +141,8 @@ import json, socket, sys
 def refuse(*_):
     raise AssertionError("network")
 socket.socket.connect = socket.getaddrinfo = refuse
-from loadlib.catalog import CATALOGUE, PROVIDERS, _info, _snapshot, resolve
+from loadlib.catalog import CATALOGUE, PROVIDERS, resolve
+from loadlib.prices import _snapshot, info
 from loadlib.errors import UsageError
 from loadlib.scenario_spec import ModelSpec
 answers = {"lazy": "genai_prices" not in sys.modules}
@@ -151,7 +152,7 @@ answers["names are free"] = "genai_prices" not in sys.modules
 for name, row in CATALOGUE.items():
     model = resolve(ModelSpec(name=name))
     answers[name] = {
-        "window": _info(row.provider, row.wire).context_window,
+        "window": info(row.provider, row.wire).context_window,
         "price": model.describe()["price"],
         "cost": model.cost_usd(1_000_000, 1_000_000),
         "cached": model.cost_usd(1000, 0, 1000),
@@ -267,3 +268,69 @@ def test_a_provider_by_its_url(answers):
         "OPENAI_API_KEY",
     )
     assert model["price"]["input_usd_per_mtok"] == 2.5
+
+
+# The price of a request is worked out from rates that were asked for once. Every model that can
+# be named must cost to the last bit what genai-prices itself says: edges of tiers, off-peak hours
+# and fees per request included.
+CALC = """
+import json, random, sys, warnings
+from datetime import UTC, datetime
+from genai_prices import Usage
+from genai_prices.types import ModelPrice, TieredPrices
+from loadlib import catalog, prices
+
+class Clock(datetime):
+    at = None
+    @classmethod
+    def now(cls, zone=None):
+        return cls.at
+
+prices.datetime = Clock
+random.seed(7)
+snapshot = prices._snapshot()
+models = {("openai", "gpt-4o-mini"), ("openai", "gpt-4o"), ("openai", "gpt-3.5-turbo"),
+          ("openai", "gpt-4"), ("google", "gemini-1.5-flash"),
+          ("anthropic", "claude-3-haiku-20240307")}
+assert models == {(row.provider, row.wire) for row in catalog.CATALOGUE.values()}
+named = [(p.id, m) for p in snapshot.providers if p.id in catalog.PROVIDERS for m in p.models]
+models |= {(provider, model.id) for provider, model in named}
+instants = [datetime(2024, 9, 1, 12, tzinfo=UTC), datetime(2025, 8, 1, 3, tzinfo=UTC),
+            datetime(2026, 11, 22, 17, 30, tzinfo=UTC)]
+seen = {"models": 0, "tiers": 0, "dated": 0, "unequal": []}
+for provider, ref in sorted(models):
+    info = prices.info(provider, ref)
+    if info is None:
+        continue
+    dated = not isinstance(info.prices, ModelPrice)
+    choices = [info.get_prices(at) for at in instants]
+    starts = {tier.start for choice in choices for price in vars(choice).values()
+              if isinstance(price, TieredPrices) for tier in price.tiers}
+    sent = {0, 1, random.randrange(10**6)} | {at + d for at in starts for d in (-1, 0, 1, 2)}
+    seen["models"] += 1
+    seen["tiers"] += bool(starts)
+    seen["dated"] += dated
+    for at in instants if dated else instants[-1:]:
+        Clock.at = at
+        for n in sorted(sent):
+            got, cached = random.randrange(10**4), random.choice([0, 1, n // 3, n])
+            cached = min(cached, n)
+            usage = Usage(input_tokens=n, output_tokens=got, cache_read_tokens=cached)
+            asked = snapshot.calc(usage, ref, provider, None, at)
+            ours = prices.usd(provider, ref, n, got, cached)
+            if ours != float(asked.total_price):
+                seen["unequal"].append([provider, ref, n, got, cached, ours])
+print(json.dumps(seen))
+"""
+
+
+def test_what_a_request_costs_is_what_genai_prices_says():
+    run = subprocess.run(
+        [sys.executable, "-c", CALC], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    seen = json.loads(run.stdout)
+    assert seen["unequal"] == []
+    assert seen["models"] > 300
+    assert seen["tiers"] > 20
+    assert seen["dated"] > 20

@@ -1,4 +1,7 @@
+import base64
+import contextlib
 import math
+import zlib
 
 import numpy as np
 import pytest
@@ -98,7 +101,7 @@ def test_merging_an_empty_one_keeps_the_minimum():
 )
 def test_the_range(value, kept, overflow, why):
     hist = Histogram([value])
-    assert (hist.n, hist.max, hist.overflow) == (1, kept, overflow), why
+    assert (hist.n, hist.min, hist.max, hist.overflow) == (1, kept, kept, overflow), why
     assert Histogram.decode(hist.encode()).overflow == overflow, why
 
 
@@ -149,6 +152,18 @@ def test_recording_one_by_one_in_arrays_or_from_a_generator_is_the_same():
 def test_damage_is_a_value_error(data):
     with pytest.raises(ValueError, match="not an"):
         Histogram.decode(data)
+
+
+@given(st.lists(st.integers(1, HIGHEST), max_size=20), st.data())
+def test_damage_inside_the_payload_raises_nothing_else(values, data):
+    wire = base64.b64decode(Histogram(values).payload())
+    inner = bytearray(zlib.decompress(wire[8:]))
+    inner[data.draw(st.integers(0, len(inner) - 1))] = data.draw(st.integers(0, 255))
+    packed = zlib.compress(bytes(inner))
+    broken = base64.b64encode(wire[:4] + len(packed).to_bytes(4, "big") + packed)
+    with contextlib.suppress(ValueError):  # some damage only makes other numbers
+        Histogram.decode(broken)
+    assert Histogram.decode(Histogram(values).encode()) == Histogram(values)
 
 
 def test_another_layout_is_refused():

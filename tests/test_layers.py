@@ -29,7 +29,7 @@ LAYERS: tuple[str, ...] = (
     ),
     (
         "recorder summarise run rows folder provenance recover scenario scenario_fields "
-        "scenario_spec scenario_yaml catalog tokens workloads guard session outcome"
+        "scenario_spec scenario_yaml catalog prices tokens workloads guard session outcome"
     ),
     "gates verdict expectations compare conclude charts",
     "swarm client transport wire simulator report calibrate",

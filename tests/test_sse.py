@@ -43,6 +43,8 @@ def data(*texts: bytes) -> list[Event]:
         (b"data: a", data(b"a"), "unterminated line at the end"),
         (b"data: a\n", data(b"a"), "unterminated event at the end"),
         (b"data: a\r", data(b"a"), "the same, CR"),
+        (b"data: a\rb: c\n\n", data(b"a"), "a CR inside what looks like one line"),
+        (b"data: a\ndata: b\n\n", data(b"a\nb"), "an event in two lines, whole"),
         (b"\n\n\n", [], "blank lines"),
         (b"", [], "nothing"),
         (b"data: a\x0b\x0c\x1c\x85b\n\n", data(b"a\x0b\x0c\x1c\x85b"), "only CR and LF end a line"),
@@ -60,6 +62,24 @@ def test_every_split_in_two() -> None:
     assert len(whole) == 3
     for cut in range(len(stream) + 1):
         assert decode(stream[:cut], stream[cut:]) == whole
+
+
+# cut before, where the rest looks like whole events by itself
+@pytest.mark.parametrize(
+    ("first", "rest", "events", "reason"),
+    [
+        (b"event: x\n", b"data: a\n\n", [Event(b"x", b"a")], "a name has come"),
+        (b"data: a\n", b"data: b\n\n", data(b"a\nb"), "a line of data has come"),
+        (b"foo", b"data: a\n\n", [], "half a field name has come"),
+        (b": c\r", b"\ndata: a\n\n", data(b"a"), "half a line end has come"),
+        (b": c\r", b"data: a\n\n", data(b"a"), "a whole one"),
+        (b"data: a\n\n", b"\xef\xbb\xbfdata: b\n\n", data(b"a"), "no byte order mark so late"),
+    ],
+)
+def test_the_rest_depends_on_what_came_before(
+    first: bytes, rest: bytes, events: list[Event], reason: str
+) -> None:
+    assert decode(first, rest) == events, reason
 
 
 LINES = st.sampled_from(
@@ -95,6 +115,13 @@ def test_an_event_without_end_is_refused(stream: bytes, monkeypatch: pytest.Monk
         chunks = [stream[at : at + size] for at in range(0, len(stream), size)]
         with pytest.raises(EventTooLongError):
             decode(*chunks)
+
+
+def test_a_whole_event_may_be_too_long_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
+    for stream in (b"data: " + b"x" * 95 + b"\n\n", b"data: a\n\ndata: " + b"x" * 95 + b"\n\n"):
+        with pytest.raises(EventTooLongError):
+            EventDecoder().feed(stream)
 
 
 def test_many_events_are_not_one_long_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadlib import run as runs
+from loadlib.calibrate.protocol import NS_PER_MS, Served, weighted_quantile
 from loadlib.errors import DataError, PreflightError, UsageError
 from loadlib.histogram import Histogram, nearest_rank
 from loadlib.metrics import SCALE
@@ -21,25 +22,10 @@ from loadlib.run import Run
 from loadlib.sample import Outcome, Sample
 
 TIMEOUT_S = 30.0
-NS_PER_MS = 1_000_000
+
+__all__ = ["Errors", "Served", "Truth", "errors", "fetch", "parse", "quantile"]
 
 Ints = npt.NDArray[np.int64]
-
-
-class Served(msgspec.Struct, frozen=True, kw_only=True):
-    """One finished request as its server saw it; instants in ns of CLOCK_MONOTONIC."""
-
-    id: str
-    arrival_ns: int  # the kernel received the first segment of the request
-    received_ns: int  # … and its last
-    first_ns: int  # read immediately before the first token was sent
-    last_ns: int  # … and the last one
-    events: int  # tokens, one event each
-
-    @property
-    def ttft_ns(self) -> int:
-        """What a faultless client reports as `sent_ttft`."""
-        return self.first_ns - self.arrival_ns
 
 
 class _Totals(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,16 +161,6 @@ def quantile(values: npt.NDArray[np.float64] | Ints, p: float) -> float | None:
     if not values.size:
         return None
     return float(np.sort(values)[nearest_rank(p, values.size) - 1])
-
-
-def weighted_quantile(pairs: Iterable[tuple[int, int]], p: float) -> int | None:
-    """Nearest rank of (value, count) pairs in any order; None of none."""
-    table = sorted((value, count) for value, count in pairs if count > 0)
-    if not table:
-        return None
-    places = np.cumsum([count for _, count in table])
-    rank = nearest_rank(p, int(places[-1]))
-    return table[int(np.searchsorted(places, rank, side="left"))][0]
 
 
 def _phases(run: Run, phase: str | None) -> set[str]:

@@ -25,7 +25,7 @@ from loadlib.scenario import Phase, Scenario, to_yaml
 from loadlib.session import Plan, Session
 from loadlib.summarise import Window
 from loadlib.summary import Summary
-from loadlib.swarm.yielding import breathe
+from loadlib.swarm.yielding import Turns
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +107,9 @@ class Coordinator:
             return  # of a run before, or given up: its loss is on record
         known.phase = str(data["phase"])
         interval = data["interval"]
-        if self.run.totals.merge(interval, source, breathe):
-            self._writer.append(interval, source)
+        pause = Turns().give
+        if self.run.totals.merge(interval, source, pause):
+            self._writer.append(interval, source, pause)
 
     def on_ready(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker waits for the others before a stage."""

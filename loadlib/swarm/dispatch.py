@@ -23,13 +23,13 @@ from loadlib.recorder import Recorder
 from loadlib.scenario import Phase
 from loadlib.schedule import ARRIVALS, Shard, mix, seed_for, share
 from loadlib.session import ALL, Crew, Plan
+from loadlib.swarm.alarm import Alarm, alarm
+from loadlib.swarm.feed import Feed
 from loadlib.swarm.spread import ceiling, part
-from loadlib.swarm.yielding import breathe, look
 
 LOOKAHEAD = 64  # prompts built ahead: at 128k tokens some 32 MB
 CLOSED_LOOKAHEAD = 16
 EXPIRE_EVERY_S = 0.1
-SPIN_NS = 1_500_000  # so long before an instant the pacer looks instead of sleeping
 START_AFTER_NS = 50_000_000  # the first instant lies ahead, not behind
 
 
@@ -99,6 +99,7 @@ class Dispatcher:
         self._ordinals: dict[tuple[str, str], int] = {}
         self._freed = Event()
         self._stop = Event()
+        self._alarm: Alarm | None = None  # while `run` lasts
         self.drained = Event()
 
     # -- for users -----------------------------------------------------------------------------
@@ -141,6 +142,7 @@ class Dispatcher:
         starts, each later one while its predecessor runs.
         """
         sweeper = gevent.spawn(self._sweep)
+        self._alarm = alarm()
         built = [self._feed(phase, names) for phase, names in self._stages]
         for early in built[:2]:
             early.start()
@@ -170,6 +172,8 @@ class Dispatcher:
             self._wait_idle()
         finally:
             sweeper.kill()
+            self._alarm.close()
+            self._alarm = None
             if feed is not None:
                 feed.stop()
             for queue in self.queues.values():
@@ -180,6 +184,8 @@ class Dispatcher:
         """No more arrivals: those that wait are dropped, those in flight may finish."""
         self._stop.set()
         self._freed.set()
+        if self._alarm is not None:
+            self._alarm.ring()
         for gate in self.gates.values():
             for arrival in gate.clear():
                 self._drop(arrival.call, "stopped")
@@ -204,7 +210,9 @@ class Dispatcher:
         self._meet(stage)
         return max(at_ns, time.monotonic_ns())
 
-    def _run_stage(self, phase: Phase, models: tuple[str, ...], feed: _Feed, start_ns: int) -> int:
+    def _run_stage(
+        self, phase: Phase, models: tuple[str, ...], feed: Feed[_Item], start_ns: int
+    ) -> int:
         """Give out one phase's arrivals; returns the instant at which the next may begin."""
         self.phase = phase
         for key in self._plan.streams(models):
@@ -222,7 +230,7 @@ class Dispatcher:
         self.windows.append(Window(phase.title, models, start_ns, end_ns))
         return end_ns
 
-    def _open(self, feed: _Feed, phase: Phase, start_ns: int, end_ns: int | None) -> None:
+    def _open(self, feed: Feed[_Item], phase: Phase, start_ns: int, end_ns: int | None) -> None:
         for item in feed.items(ALL):
             if not self._sleep_until(start_ns + item.due_ns):
                 return
@@ -230,7 +238,7 @@ class Dispatcher:
         if end_ns is not None:
             self._sleep_until(end_ns)
 
-    def _closed(self, feed: _Feed, phase: Phase, end_ns: int | None) -> None:
+    def _closed(self, feed: Feed[_Item], phase: Phase, end_ns: int | None) -> None:
         drivers = [gevent.spawn(self._drive, feed, phase, key) for key in feed.keys]
         if end_ns is None:
             gevent.joinall(drivers)
@@ -238,7 +246,7 @@ class Dispatcher:
             self._sleep_until(end_ns)
             gevent.killall(drivers)
 
-    def _drive(self, feed: _Feed, phase: Phase, key: str) -> None:
+    def _drive(self, feed: Feed[_Item], phase: Phase, key: str) -> None:
         """Keep `users` requests of one stream in flight."""
         gate = self.gates[key]
         for item in feed.items(key):
@@ -283,15 +291,15 @@ class Dispatcher:
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _feed(self, phase: Phase, models: Sequence[str]) -> _Feed:
+    def _feed(self, phase: Phase, models: Sequence[str]) -> Feed[_Item]:
         sources: dict[str, Iterator[_Item]] = {}
         for key, weights in self._plan.streams(models).items():
             sources[key] = self._items(phase, key, weights)
         if not phase.closed:
             merged = heapq.merge(*sources.values(), key=lambda item: item.due_ns)
-            return _Feed({ALL: merged}, LOOKAHEAD)
+            return Feed({ALL: merged}, LOOKAHEAD)
         ahead = max(4, min(CLOSED_LOOKAHEAD, self._ceiling(phase)))
-        return _Feed(sources, ahead)
+        return Feed(sources, ahead)
 
     def _items(
         self, phase: Phase, key: str, weights: Mapping[tuple[str, str], float]
@@ -354,15 +362,10 @@ class Dispatcher:
 
     def _sleep_until(self, at_ns: int) -> bool:
         """Wait for an instant; False when the run was stopped meanwhile."""
-        while not self._stop.is_set():
-            left_ns = at_ns - time.monotonic_ns()
-            if left_ns <= 0:
-                return True
-            if left_ns > SPIN_NS:
-                self._stop.wait((left_ns - SPIN_NS) / 1e9)
-            else:
-                look()  # a timer is late by up to a millisecond
-        return False
+        if time.monotonic_ns() < at_ns and not self._stop.is_set():
+            assert self._alarm is not None
+            self._alarm.wait_until(at_ns)
+        return not self._stop.is_set()
 
     def _wait_idle(self) -> None:
         while self.outstanding or any(gate.waiting for gate in self.gates.values()):
@@ -391,49 +394,3 @@ class Dispatcher:
                 return
             queue.get_nowait()
             self._drop_taken(head, "ceiling")
-
-
-class _Feed:
-    """Builds a stage's requests ahead of time, one greenlet and one bounded queue a stream."""
-
-    def __init__(self, sources: Mapping[str, Iterator[_Item]], ahead: int) -> None:
-        self.keys = tuple(sources)
-        self.ready = Event()  # as much is built as may be built ahead
-        self._sources = sources
-        self._queues: dict[str, Queue[_Item | None]] = {key: Queue(ahead) for key in sources}
-        self._builders: list[gevent.Greenlet[..., None]] = []
-        self._full: set[str] = set()
-        if not sources:
-            self.ready.set()
-
-    def start(self) -> None:
-        """Begin to build; a second call changes nothing."""
-        if self._builders:
-            return
-        self._builders = [gevent.spawn(self._build, key) for key in self.keys]
-
-    def stop(self) -> None:
-        """Forget what was not used."""
-        gevent.killall(self._builders)
-
-    def items(self, key: str) -> Iterator[_Item]:
-        """The requests of one stream, in order."""
-        if key not in self._queues:
-            return
-        while (item := self._queues[key].get()) is not None:
-            yield item
-
-    def _build(self, key: str) -> None:
-        queue = self._queues[key]
-        for item in self._sources[key]:
-            if queue.full():
-                self._note_full(key)
-            queue.put(item)
-            breathe()  # a long document takes a millisecond; streams must not wait for two
-        self._note_full(key)
-        queue.put(None)
-
-    def _note_full(self, key: str) -> None:
-        self._full.add(key)
-        if len(self._full) == len(self.keys):
-            self.ready.set()

@@ -30,7 +30,7 @@ from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
 from loadlib.swarm.watch import watch
-from loadlib.swarm.yielding import breathe
+from loadlib.swarm.yielding import Turns
 from loadlib.wire import Deadlines
 
 DRAIN_EVERY_S = 1.0
@@ -436,7 +436,7 @@ class Worker:
             self._drain()
 
     def _drain(self) -> None:
-        interval: Interval = self.recorder.drain(time.monotonic_ns(), breathe)
+        interval: Interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import gevent
 
-BREATH_S = 0.001
-
-
-def breathe() -> None:
-    """Give way in the middle of long work, long enough for the event loop to poll.
-
-    A chain of `sleep(0)` is run by gevent for 5 ms before any socket or timer is looked at.
-    """
-    gevent.sleep(BREATH_S)
+TURN_NS = 500_000
 
 
 def look() -> None:
@@ -21,3 +15,20 @@ def look() -> None:
     At the highest priority, so that a stream of input cannot keep us waiting.
     """
     gevent.idle(gevent.get_hub().loop.MAXPRI)
+
+
+class Turns:
+    """For long work in small pieces: gives way whenever half a millisecond was used up."""
+
+    def __init__(self) -> None:
+        self._since_ns = time.monotonic_ns()
+
+    def fresh(self) -> None:
+        """Someone else has just had a turn."""
+        self._since_ns = time.monotonic_ns()
+
+    def give(self) -> None:
+        """Between two pieces: `look`, where this turn has lasted long enough."""
+        if time.monotonic_ns() - self._since_ns >= TURN_NS:
+            look()
+            self.fresh()
