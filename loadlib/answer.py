@@ -151,20 +151,20 @@ class FirstToken:
 def decode(tape: Tape, pause: Callable[[], object] | None = None) -> Answer:
     """Read a finished response, stream or not; never raises for what a server sent.
 
-    `pause` is called after every `BATCH` events of a long stream, for others to run.
+    `pause` is called after every `BATCH` events or so of a long stream, for others to run.
     """
     streams = tape.is_stream
     if streams and (plain := _read_plain(tape, pause)) is not None:
         return plain
-    return _read_any(tape, streams)
+    return _read_any(tape, streams, pause)
 
 
-def _read_any(tape: Tape, streams: bool) -> Answer:
+def _read_any(tape: Tape, streams: bool, pause: Callable[[], object] | None = None) -> Answer:
     """Event by event, whatever was sent: the reference, and slow."""
     answer = Answer()
     try:
         if streams:
-            _read_stream(tape, answer)
+            _read_stream(tape, answer, pause)
         else:
             _read_object(tape.body, answer)
     except (zlib.error, EventTooLongError) as problem:
@@ -238,10 +238,15 @@ def _text_of(chunk: _Chunk) -> str | None:
     return None
 
 
-def _read_stream(tape: Tape, answer: Answer) -> None:
-    decoder, instants, last_ns = EventDecoder(), [], None
+def _read_stream(tape: Tape, answer: Answer, pause: Callable[[], object] | None) -> None:
+    decoder, instants, last_ns, work = EventDecoder(), [], None, 0
     for at_ns, data in tape.plain_reads():
-        for event in decoder.feed(data):
+        if pause is not None and work >= BATCH:
+            pause()
+            work = 0
+        events = decoder.feed(data)
+        work += 1 + len(events)
+        for event in events:
             if not _take(event, at_ns, answer):
                 continue
             instants.append(at_ns)

@@ -96,7 +96,10 @@ Begin = Callable[[Prepared | None], Call]  # with what own code is about to send
 
 
 class Client:
-    """One per process. `deliver` gets every finished attempt exactly once."""
+    """One per process. `deliver` gets every finished attempt exactly once.
+
+    `pause` is called now and then while a long answer is decoded, for others to run.
+    """
 
     def __init__(
         self,
@@ -106,9 +109,10 @@ class Client:
         *,
         mode: str = "tape",
         environ: Mapping[str, str] = os.environ,
+        pause: Callable[[], object] | None = None,
     ) -> None:
         self.models, self._deadlines, self._deliver = models, deadlines, deliver
-        self._mode, self._environ = mode, environ
+        self._mode, self._environ, self._pause = mode, environ, pause
         self.secrets = tuple(
             key for m in models.values() if (key := _key(m, environ)) != PLACEHOLDER_KEY
         )
@@ -123,6 +127,8 @@ class Client:
         """What a reader must know about the clock that measures each endpoint."""
         proxied = [m.name for m in self.models.values() if proxy_for(m.base_url) is not None]
         said = [f"{name}: through a proxy, on the SDK's own transport" for name in proxied]
+        if not Reel.here().kernel_clock:
+            said.append("no kernel receive times here: events are stamped as they are read")
         if self._mode == "sdk":
             said.append("client: sdk: measured through the SDK's own transport")
         return tuple(said)
@@ -282,7 +288,7 @@ class Client:
         *,
         chat: bool = True,
     ) -> tuple[Sample, Answer]:
-        answer = decode(tape) if chat and is_good(tape) else Answer(done=is_good(tape))
+        answer = decode(tape, self._pause) if chat and is_good(tape) else Answer(done=is_good(tape))
         outcome, cause, message = outcome_of(tape, answer, problem)
         prompt = prepared.prompt if prepared else None
         model = self.models[call.model]

@@ -4,18 +4,18 @@ these meet, so that a live run and a re-judged one cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from loadlib import gates, health
-from loadlib.metrics import QUANTILES, SCALE
+from loadlib.errorbound import Bound
+from loadlib.instrument import Bounds, readings
 from loadlib.recorder import NS, Totals
 from loadlib.sample import Sample
 from loadlib.session import Session
-from loadlib.slo import Objective
-from loadlib.summarise import Measured, Window, readings, summarise
+from loadlib.summarise import Measured, Window, summarise
 from loadlib.summary import Group, Summary
 
 
@@ -49,13 +49,13 @@ def conclude(
     scenario = session.scenario
     pairs = [pair for pair in scenario.groups if session.serves(*pair)]
     groups = summarise(totals, samples, windows, scenario.objectives, pairs)
-    read = readings(totals, groups, ending.recorder_errors)
-    if ending.cut_short:
-        read = replace(read, delivered_share=None)  # the stop is the reason, and named already
-    condition = health.judge(read)
-    found = gates.evaluate(
-        groups, scenario.objectives, Measured(totals, windows), error_ms=_stamp_error(totals)
-    )
+    cpus = environment.get("environment", {}).get("cpus")
+    read = readings(totals, groups, ending.recorder_errors, cpus)
+    if ending.cut_short:  # the stop is the reason, and named already
+        read = replace(read, delivered_share=None, offered=None)
+    condition = health.judge(read, overridden=ending.allow_unhealthy)
+    bound = _no_doubt if ending.allow_unhealthy else Bounds(totals, read)
+    found = gates.evaluate(groups, scenario.objectives, Measured(totals, windows), bound=bound)
     if session.free:
         found = ()  # nobody asked for gates: Locust's own exit code stands
     verdict = gates.verdict(
@@ -86,26 +86,9 @@ def conclude(
     )
 
 
-def _stamp_error(totals: Totals) -> Callable[[Objective, Group], float]:
-    """By how much a latency statistic may be off, ms: stamps are late when the event loop is.
-
-    Compared at the same quantile: a median is as wrong as stamps usually are, a p99 as wrong as
-    they rarely are. `tpot` spreads the error of its two stamps over the tokens between them.
-    Waiting at the ceiling is part of the response clock and no error of it.
-    """
-    lag = totals.notes.get("hub_lag")
-
-    def bound(objective: Objective, group: Group) -> float:
-        p = QUANTILES.get(objective.stat or "", 1.0 if objective.stat == "max" else 0.5)
-        late = lag.quantile(p) if lag is not None else None
-        if late is None:
-            return 0.0
-        gaps = 1.0
-        if objective.metric == "tpot" and group.tokens.output and group.requests.ok:
-            gaps = max(1.0, group.tokens.output / group.requests.ok - 1)
-        return late / SCALE / gaps
-
-    return bound
+def _no_doubt(_metric: str, _group: Group) -> Bound:
+    """The gates decide whatever the instrument's error."""
+    return Bound()
 
 
 def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Iterable[str]:

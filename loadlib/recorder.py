@@ -338,6 +338,11 @@ class Totals:
         return found.last if found is not None else 0
 
     @property
+    def processes(self) -> int:
+        """How many processes have reported."""
+        return len(self._sources)
+
+    @property
     def sequence_gaps(self) -> int:
         """Intervals known to exist that never came."""
         return sum(len(source.missing) for source in self._sources.values())

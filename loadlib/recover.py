@@ -12,11 +12,12 @@ import numpy as np
 from loadlib import health, hlog, slo
 from loadlib.errors import DataError, ExitCode, UsageError
 from loadlib.histogram import Histogram
+from loadlib.instrument import readings
 from loadlib.metrics import Instants
 from loadlib.recorder import NS, Key, Recorder, Totals
 from loadlib.sample import Sample
 from loadlib.slo import Objective
-from loadlib.summarise import SYSTEM_RATE, Window, readings, summarise, system_rate
+from loadlib.summarise import SYSTEM_RATE, Window, summarise, system_rate
 from loadlib.summary import Summary, Verdict
 
 NOTICE = (

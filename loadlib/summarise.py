@@ -1,4 +1,4 @@
-"""Totals and samples → the groups of a summary, and the readings of its health. Pure."""
+"""Totals and samples → the groups of a summary. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 
 from loadlib import binomial, slo
-from loadlib.health import Readings
 from loadlib.histogram import Histogram
 from loadlib.metrics import CATALOGUE, QUANTILES, SCALE, Metric
 from loadlib.recorder import NS, Counts, Key, Totals
@@ -391,48 +390,3 @@ class Measured:
         if metric == SYSTEM_RATE:
             return system_rate(self.totals, key, _window(self.windows, key))
         return self.totals.histogram(*key, metric)
-
-
-def delivered_share(groups: Iterable[Group]) -> float | None:
-    """Achieved / offered of the worst (model, measure phase) with an open loop; None without."""
-    offered: Counter[tuple[str, str]] = Counter()
-    achieved: Counter[tuple[str, str]] = Counter()
-    for group in groups:
-        if group.kind == "measure" and not group.closed_loop and group.throughput.offered_rps:
-            seconds = group.duration_s or 0.0
-            where = (group.model, group.phase)
-            offered[where] += group.requests.scheduled
-            achieved[where] += round((group.throughput.achieved_rps or 0.0) * seconds)
-    return min((achieved[where] / n for where, n in offered.items() if n), default=None)
-
-
-def readings(totals: Totals, groups: Sequence[Group], recorder_errors: int = 0) -> Readings:
-    """What health is judged by, gathered from the totals.
-
-    Notes read (`Recorder.note`): `hub_lag` and `reader_lag` in µs, `cpu_permille` of one core;
-    marks (`Recorder.mark`): `ticks`, of which `ceiling_ticks` at max_in_flight, and
-    `recorder_errors`. `recorder_errors` adds what the caller knows, such as failed writes.
-    """
-    lag, measured = Histogram(), [group for group in groups if group.kind == "measure"]
-    for group in measured:
-        if not group.closed_loop:
-            lag.merge(totals.histogram(group.model, group.workload, group.phase, "arrival_lag"))
-    cpu = totals.notes["cpu_permille"].max if "cpu_permille" in totals.notes else None
-    ticks = totals.marks["ticks"]
-    return Readings(
-        arrival_lag_p99_ms=_shown(lag.quantile(0.99)),
-        closed_loop=all(group.closed_loop for group in measured),
-        hub_lag_p99_ms=_note_p99_ms(totals, "hub_lag"),
-        reader_lag_p99_ms=_note_p99_ms(totals, "reader_lag"),
-        cpu_share_max=None if cpu is None else cpu / 1000,
-        delivered_share=delivered_share(groups),
-        ceiling_share=totals.marks["ceiling_ticks"] / ticks if ticks else None,
-        lost=totals.lost,
-        overflow=totals.overflow,
-        recorder_errors=recorder_errors + totals.marks["recorder_errors"],
-        sequence_gaps=totals.sequence_gaps,
-    )
-
-
-def _note_p99_ms(totals: Totals, name: str) -> float | None:
-    return _shown(totals.notes[name].quantile(0.99)) if name in totals.notes else None

@@ -17,6 +17,7 @@ VerdictStatus = Literal[
 ]
 GateStatus = Literal["pass", "fail", "inconclusive"]
 CheckStatus = Literal["ok", "warn", "bad"]
+Direction = Literal["", "longer", "shorter", "either"]
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +165,9 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     ci95: tuple[float, float] | None = None
 
+    # between which values the truth lies, were `observed` free of the instrument's error; an open
+    # end is None, and so is the whole where no error is known
+    truth: tuple[float | None, float | None] | None = None
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One thing the instrument knows about its own error."""
@@ -174,13 +178,18 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     status: CheckStatus
     remedy: str = ""
 
+    cause: str = ""  # the most probable one
+    bound_ms: float | None = None  # by how much the p99 of figures may be wrong for it
+    applies_to: tuple[str, ...] = ()  # metrics
+    direction: Direction = ""  # they may read too long, too short, or either
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """`bad` makes the whole run inconclusive."""
+    """`bad` makes the whole run inconclusive, and an error that could flip a gate that gate."""
 
     status: CheckStatus
     checks: tuple[HealthCheck, ...] = ()
 
+    overridden: bool = False  # --allow-unhealthy: the gates decided nevertheless
 
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):
     """Where a ladder of measure phases stops meeting its gates, for one model."""

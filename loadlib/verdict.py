@@ -88,7 +88,9 @@ def _unhealthy(health: Health) -> _Case | None:
 def _health_reason(check: HealthCheck) -> str:
     limit = "" if check.limit is None else f" (limit {check.limit:g})"
     value = "unknown" if check.value is None else f"{check.value:g}"
-    return f"measurement not valid: {check.name} is {value}{limit}; {check.remedy}".rstrip("; ")
+    cause = f": {check.cause}" if check.cause else ""
+    remedy = f"; {check.remedy}" if check.remedy else ""
+    return f"measurement not valid: {check.name} is {value}{limit}{cause}{remedy}"
 
 
 def _failed(gates: Sequence[Gate]) -> _Case | None:

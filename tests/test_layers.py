@@ -25,11 +25,11 @@ ROOT = PACKAGE.parent
 LAYERS: tuple[str, ...] = (
     (
         "errors sample prompt metrics histogram binomial redact hlog schedule slo health engine "
-        "summary tape sse answer admission units"
+        "summary tape sse answer admission units errorbound"
     ),
     (
         "recorder summarise run rows folder provenance recover scenario scenario_fields "
-        "scenario_spec scenario_yaml catalog prices tokens workloads guard session outcome"
+        "scenario_spec scenario_yaml catalog prices tokens workloads guard session instrument"
     ),
     "gates verdict expectations compare conclude charts",
     "swarm client transport wire simulator report calibrate",

@@ -231,6 +231,14 @@ def test_batches_change_nothing_and_let_others_run(
                 assert len(pauses) == -(-6 // batch) - 1, "between batches, not around them"
 
 
+def test_others_run_while_an_odd_stream_is_read_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_module, "BATCH", 10)
+    tape = tape_of(b": ping\n\n" + lf(A) * 50, [8 + len(lf(A)) * n for n in range(50)])
+    pauses = list[int]()
+    assert fields(decode(tape, lambda: pauses.append(1))) == fields(decode(tape))
+    assert len(pauses) == 9, "before every fifth read or so: it and its event are two steps"
+
+
 def test_a_body_of_more_than_one_event_may_be_is_read_event_by_event(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -1,5 +1,5 @@
 import pytest
-from record_samples import KEY, MS, events, sample
+from record_samples import KEY, events, sample
 
 from loadlib import slo
 from loadlib.histogram import Histogram
@@ -8,9 +8,7 @@ from loadlib.sample import Outcome, Sample
 from loadlib.summarise import (
     Measured,
     Window,
-    delivered_share,
     is_good,
-    readings,
     summarise,
     system_rate,
 )
@@ -211,53 +209,6 @@ def test_unknown_tokens_make_no_throughput():
     assert group.throughput.output_tok_s is None
     assert group.throughput.input_tok_s is None
     assert group.metrics["output_tok_s"].n == 0
-
-
-def test_delivered_is_that_of_the_worst_model_over_all_its_workloads():
-    windows = (window(0, 10),)
-    late = 10_300
-    samples = [
-        *(sample(key=("a", "chat", "measure")) for _ in range(20)),
-        *(sample(key=("b", "chat", "measure")) for _ in range(18)),
-        sample(key=("b", "long", "measure"), at=late),
-        sample(Outcome.DROPPED, key=("b", "long", "measure")),
-    ]
-    groups, totals = run(samples, windows)
-    assert delivered_share(groups) == 0.9
-    assert readings(totals, groups).delivered_share == 0.9
-    closed, _ = run(samples, (window(0, 10, closed=True),))
-    assert delivered_share(closed) is None
-
-
-def test_readings_come_from_notes_and_marks():
-    recorder, totals = Recorder(0), Totals()
-    recorder.scheduled(KEY)
-    for lag_us in range(1, 101):
-        recorder.note("hub_lag", lag_us * 10)
-    recorder.note("cpu_permille", 870)
-    recorder.mark("ticks", 100)
-    recorder.mark("ceiling_ticks", 25)
-    recorder.mark("recorder_errors")
-    totals.merge(recorder.drain(NS))
-    totals.expect(2)
-    found = readings(totals, (), recorder_errors=1)
-    assert found.hub_lag_p99_ms == 0.99
-    assert found.reader_lag_p99_ms is None
-    assert found.cpu_share_max == 0.87
-    assert found.ceiling_share == 0.25
-    assert (found.lost, found.recorder_errors, found.sequence_gaps) == (1, 2, 1)
-
-
-def test_arrival_lag_is_read_from_open_measure_groups_only():
-    warm = sample(key=("m", "chat", "warmup"), sent_ns=50 * MS)
-    samples = [warm, sample(sent_ns=2 * MS)]
-    windows = (window(0, 1, phase="warmup", kind="warmup"), window(0, 1))
-    groups, totals = run(samples, windows)
-    found = readings(totals, groups)
-    assert (found.arrival_lag_p99_ms, found.closed_loop) == (2.0, False)
-    closed = (windows[0], window(0, 1, closed=True))
-    groups, totals = run(samples, closed)
-    assert readings(totals, groups).closed_loop
 
 
 def test_rows_are_read_once_and_in_any_order():

@@ -18,7 +18,7 @@ def child(code: str) -> dict:
 
 PARTS = """
 import json, os, tempfile
-from loadlib.swarm.watch import Pauses, Waiting
+from loadlib.swarm.watch import LAG_EVERY_NS, Pauses, Waiting, lateness
 
 pauses = Pauses(clock=iter([100, 350, 400, 1400]).__next__)
 pauses("stop", {})           # began before anyone looked: its length is not known
@@ -37,6 +37,7 @@ def total(content):
     finally:
         os.unlink(file.name)
 
+found["lateness"] = [list(lateness(n)) for n in (0, 5, LAG_EVERY_NS, 50_000_000)]
 found["read"] = total("9000 1234 5\\n")
 found["short"] = total("9000\\n")
 found["empty"] = total("")
@@ -53,6 +54,9 @@ print(json.dumps(found))
 def test_pauses_and_waiting_are_read_and_unknown_stays_unknown():
     found = child(PARTS)
     assert (found["early"], found["late"], found["none"]) == ([250], [1000], [])
+    assert found["lateness"] == [[0], [5], [20_000_000], [50_000_000, 30_000_000, 10_000_000]], (
+        "50 ms late: the looks due 20 and 40 ms into it would have been late, too"
+    )
     assert found["read"] == [1234, 1234], "read again from the start each time"
     assert (found["short"], found["empty"]) == ([None, None], [None, None])
     assert (found["absent"], found["closed"]) == (None, None)

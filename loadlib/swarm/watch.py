@@ -2,7 +2,8 @@
 
 Notes it leaves with the recorder, read back in `summarise.readings`:
 
-    hub_lag            µs, every 20 ms: how late the event loop woke (jHiccup's idea)
+    hub_lag            µs, every 20 ms: how late the event loop woke (jHiccup's idea); while it
+                       did not wake, what each 20 ms would have said
     gc_pause           µs, one per garbage collection: nothing else ran meanwhile
     cpu_permille       once a second: CPU time used, of one core
     cpu_wait_permille  once a second: time the main thread was ready to run and did not, because
@@ -23,7 +24,7 @@ from gevent.event import Event
 
 from loadlib.recorder import Recorder
 
-LAG_EVERY_S = 0.02
+LAG_EVERY_NS = 20_000_000
 CPU_EVERY_NS = 1_000_000_000
 SCHEDSTAT = "/proc/self/schedstat"  # of the main thread: ns on the CPU, ns waiting for it, slices
 
@@ -42,10 +43,11 @@ def watch(recorder: Recorder, finished: Event) -> None:
 def _watch(recorder: Recorder, finished: Event, pauses: Pauses, waiting: Waiting) -> None:
     wall, cpu, waited = time.monotonic_ns(), time.process_time_ns(), waiting.total_ns()
     while not finished.is_set():
-        due_ns = time.monotonic_ns() + int(LAG_EVERY_S * 1e9)
-        gevent.sleep(LAG_EVERY_S)
+        due_ns = time.monotonic_ns() + LAG_EVERY_NS
+        gevent.sleep(LAG_EVERY_NS / 1e9)
         now_ns = time.monotonic_ns()
-        recorder.note("hub_lag", max(0, now_ns - due_ns) // 1000)
+        for late_ns in lateness(max(0, now_ns - due_ns)):
+            recorder.note("hub_lag", late_ns // 1000)
         for pause_ns in pauses.take():
             recorder.note("gc_pause", pause_ns // 1000)
         if now_ns - wall < CPU_EVERY_NS:
@@ -55,6 +57,12 @@ def _watch(recorder: Recorder, finished: Event, pauses: Pauses, waiting: Waiting
         if waited is not None and stood is not None:
             recorder.note("cpu_wait_permille", 1000 * max(0, stood - waited) // (now_ns - wall))
         wall, cpu, waited = now_ns, used, stood
+
+
+def lateness(late_ns: int) -> range:
+    """A late wake-up, and the looks it kept from happening: one of 200 ms hit whatever came in
+    those 200 ms, not one moment of it."""
+    return range(late_ns, -1 if late_ns < LAG_EVERY_NS else 0, -LAG_EVERY_NS)
 
 
 class Pauses:

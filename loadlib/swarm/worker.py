@@ -17,7 +17,7 @@ import gevent
 import msgspec
 from gevent.event import Event
 
-from loadlib import guard, tokens
+from loadlib import guard, instrument, tokens
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
@@ -30,7 +30,7 @@ from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
 from loadlib.swarm.watch import watch
-from loadlib.swarm.yielding import Turns
+from loadlib.swarm.yielding import Turns, look
 from loadlib.wire import Deadlines
 
 DRAIN_EVERY_S = 1.0
@@ -62,7 +62,11 @@ class Worker:
         self.offset_ns = time.time_ns() - time.monotonic_ns()
         self.recorder = Recorder(self.offset_ns)
         self.client = Client(
-            session.models, deadlines(scenario), self._deliver, mode=scenario.client
+            session.models,
+            deadlines(scenario),
+            self._deliver,
+            mode=scenario.client,
+            pause=look,
         )
         self.dispatcher = (
             None
@@ -362,7 +366,8 @@ class Worker:
         could_ns = max(arrival.call.intended_ns, arrival.free_ns or 0)
         connecting_ns = (sample.connect_ns or 0) + (sample.tls_ns or 0)
         late_ns = sample.sent_ns - could_ns - connecting_ns
-        self.recorder.note("dispatch_lag", max(0, late_ns) // 1000)
+        note = instrument.lag_note(sample.model, sample.workload, sample.phase)
+        self.recorder.note(note, max(0, late_ns) // 1000)
 
     def _is_closed(self, phase: str) -> bool:
         load = self.session.scenario.load
