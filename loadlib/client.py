@@ -6,30 +6,32 @@ Differences between providers live in `QUIRKS` and nowhere else.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx2
 import msgspec
 import openai
 
-from loadlib import tokens
-from loadlib.answer import MESSAGE_CHARS, Answer, decode
+from loadlib.answer import Answer, decode
 from loadlib.catalog import Model
 from loadlib.errors import PreflightError, UsageError
 from loadlib.guard import CAP_FIELDS, output_cap
-from loadlib.prompt import Check, Prompt
+from loadlib.outcome import Counts, Problem, checked, is_good, outcome_of, usage_of
+from loadlib.prompt import Prompt
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
 from loadlib.scenario_spec import OWN_BODY_KEYS
 from loadlib.tape import Fault, Tape
 from loadlib.transport import (
+    CHAT,
     TAPE,
+    Channel,
     LiveSdk,
     LiveTransport,
     SdkTransport,
@@ -38,9 +40,10 @@ from loadlib.transport import (
     current_tape,
     proxy_for,
     tape_of,
+    tls_context,
     with_body,
 )
-from loadlib.wire import Deadlines
+from loadlib.wire import Deadlines, Pool, Readings, Reel
 
 Sdk = openai.OpenAI
 """For those who hand the SDK on; they need not import it."""
@@ -48,7 +51,6 @@ Sdk = openai.OpenAI
 PLACEHOLDER_KEY = "none"  # the SDK insists on a key; servers without authentication ignore it
 DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
 PREPARED = "loadlib.prepared"
-CHAT = "/chat/completions"
 CHECK_S = 30.0  # how long preflight waits for the list of models
 
 
@@ -88,12 +90,16 @@ class Call:
     name: str | None = None
 
 
+Post = Callable[[bytes], tuple[Tape, Problem | None]]
 Deliver = Callable[[Call, Sample, Answer], None]
 Begin = Callable[[Prepared | None], Call]  # with what own code is about to send, if a chat
 
 
 class Client:
-    """One per process. `deliver` gets every finished attempt exactly once."""
+    """One per process. `deliver` gets every finished attempt exactly once.
+
+    `pause` is called now and then while a long answer is decoded, for others to run.
+    """
 
     def __init__(
         self,
@@ -103,14 +109,16 @@ class Client:
         *,
         mode: str = "tape",
         environ: Mapping[str, str] = os.environ,
+        pause: Callable[[], object] | None = None,
     ) -> None:
         self.models, self._deadlines, self._deliver = models, deadlines, deliver
-        self._mode, self._environ = mode, environ
+        self._mode, self._environ, self._pause = mode, environ, pause
         self.secrets = tuple(
             key for m in models.values() if (key := _key(m, environ)) != PLACEHOLDER_KEY
         )
-        self._sdks: dict[tuple[str, str], openai.OpenAI] = {}
-        self._tape = TapeTransport(deadlines)
+        self._pool = Pool(tls_context)
+        self._posts: dict[tuple[str, str], Post] = {}
+        self._closing: list[Callable[[], None]] = [self._pool.close]
         self._live: list[LiveTransport] = []
 
     # -- before the run ------------------------------------------------------------------------
@@ -119,6 +127,8 @@ class Client:
         """What a reader must know about the clock that measures each endpoint."""
         proxied = [m.name for m in self.models.values() if proxy_for(m.base_url) is not None]
         said = [f"{name}: through a proxy, on the SDK's own transport" for name in proxied]
+        if not Reel.here().kernel_clock:
+            said.append("no kernel receive times here: events are stamped as they are read")
         if self._mode == "sdk":
             said.append("client: sdk: measured through the SDK's own transport")
         return tuple(said)
@@ -127,19 +137,14 @@ class Client:
         """Run every code path of a request once, without the network (first use costs 60 ms)."""
         chunk = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'
 
-        def answer(request: httpx2.Request) -> httpx2.Response:
-            tape = Tape(status=200, sent_ns=0, first_byte_ns=1, end_ns=1, reads=[(1, chunk)],
-                        headers={"content-type": "text/event-stream"})  # fmt: skip
-            request.extensions[TAPE] = tape
-            return httpx2.Response(200)
-
+        tape = Tape(status=200, sent_ns=0, first_byte_ns=1, end_ns=1, reads=[(1, chunk)],
+                    headers={"content-type": "text/event-stream"})  # fmt: skip
         for model in self.models.values():
-            sdk = _sdk(model, PLACEHOLDER_KEY, httpx2.MockTransport(answer))
             prepared = self.prepare(
                 Prompt(model.name, "warm", [{"role": "user", "content": "x"}], 1)
             )
-            tape, error = _post(sdk, prepared.body)
-            self._sample(Call(0, "warm", model.name, "warm", 0), prepared, tape, error)
+            self._post(model)
+            self._sample(Call(0, "warm", model.name, "warm", 0), prepared, tape, None)
 
     def check(self, model: Model) -> str | None:
         """Preflight: `GET {base_url}/models`, no completion. A remark, or None where all is well.
@@ -180,10 +185,10 @@ class Client:
         model = self.models[prompt.model]
         body = msgspec.json.encode(
             {
-                "model": model.wire,
+                "model": model.wire,  # the SDK's order: our bytes are its own
+                "stream": True,
                 "messages": prompt.messages,
                 _cap_field(model, model.wire): prompt.max_tokens,
-                "stream": True,
                 "stream_options": {"include_usage": True},
                 **prompt.extra_body,
             }
@@ -194,18 +199,18 @@ class Client:
 
     def send(self, prepared: Prepared, call: Call) -> tuple[Sample, Answer]:
         """Send one prepared request, wait until it is over, deliver and return its sample."""
-        sdk = self._for(self.models[call.model])
-        error: openai.APIError | None = None
+        post = self._post(self.models[call.model])
+        problem: Problem | None = None
         tape = begin_tape()
         try:
-            tape, error = _post(sdk, prepared.body)
+            tape, problem = post(prepared.body)
         except BaseException:
             # The greenlet was killed: what is on the tape so far still counts, as cancelled.
             tape = current_tape()
             tape.fault = Fault(Outcome.CANCELLED, "cancelled", "stopped by the load generator")
             raise
         finally:
-            sample, answer = self._sample(call, prepared, tape, error)
+            sample, answer = self._sample(call, prepared, tape, problem)
             self._deliver(call, sample, answer)
         return sample, answer
 
@@ -235,20 +240,32 @@ class Client:
         for transport in self._live:
             transport.let_go(call)
 
+    def take_readings(self) -> Readings:
+        """What the instrument saw of itself since it was last asked."""
+        return Reel.here().take_readings()
+
     def close(self) -> None:
         """Close idle connections."""
-        self._tape.close()
-        for sdk in self._sdks.values():
-            sdk.close()
+        for close in self._closing:
+            close()
 
     # -- inside --------------------------------------------------------------------------------
 
-    def _for(self, model: Model) -> openai.OpenAI:
-        key = (model.base_url, model.api_key_env or "")
-        if key not in self._sdks:
-            transport = self._sdk_transport(model, self._deadlines) or self._tape
-            self._sdks[key] = _sdk(model, _key(model, self._environ), transport)
-        return self._sdks[key]
+    def _post(self, model: Model) -> Post:
+        """How requests for a model are sent: one way an endpoint and key."""
+        where = (model.base_url, model.api_key_env or "")
+        if where not in self._posts:
+            self._posts[where] = self._new_post(model)
+        return self._posts[where]
+
+    def _new_post(self, model: Model) -> Post:
+        key, transport = _key(model, self._environ), self._sdk_transport(model, self._deadlines)
+        if transport is None:
+            channel = Channel(functools.partial(_sdk, model, key), self._pool, self._deadlines)
+            return channel.post
+        sdk = _sdk(model, key, transport)
+        self._closing.append(sdk.close)
+        return functools.partial(_post, sdk)
 
     def _sdk_transport(self, model: Model, limits: Deadlines) -> SdkTransport | None:
         """The SDK's own network path, where a proxy or the scenario wants it."""
@@ -267,19 +284,19 @@ class Client:
         call: Call,
         prepared: Prepared | None,
         tape: Tape,
-        error: openai.APIError | None,
+        problem: Problem | None,
         *,
         chat: bool = True,
     ) -> tuple[Sample, Answer]:
-        answer = decode(tape) if chat and _good(tape) else Answer(done=_good(tape))
-        outcome, cause, message = _outcome(tape, answer, error)
+        answer = decode(tape, self._pause) if chat and is_good(tape) else Answer(done=is_good(tape))
+        outcome, cause, message = outcome_of(tape, answer, problem)
         prompt = prepared.prompt if prepared else None
         model = self.models[call.model]
-        usage = _usage(answer, prompt, model) if chat else _Usage(None, None, None, None)
+        usage = usage_of(answer, prompt, model) if chat else Counts(None, None, None, None)
         events = answer.event_ns
         quality = None
         if prompt and prompt.check and outcome is Outcome.OK:
-            quality, message = _checked(prompt.check, answer.text)
+            quality, message = checked(prompt.check, answer.text)
         end_ns = tape.end_ns or tape.sent_ns or call.intended_ns
         if outcome is Outcome.OK and tape.fault is not None:
             end_ns = tape.reads[-1][0]  # nothing was awaited after [DONE]
@@ -366,7 +383,7 @@ def _sdk(
     return kind(api_key=key, base_url=model.base_url, max_retries=0, http_client=http)
 
 
-def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, openai.APIError | None]:
+def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, Problem | None]:
     try:
         response = sdk.post(CHAT, content=body, cast_to=httpx2.Response)
     except openai.APIStatusError as error:
@@ -376,124 +393,3 @@ def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, openai.APIError | None
             raise  # it never came to a request
         return tape_of(error.request), error
     return tape_of(response.request), None
-
-
-def _checked(check: Check, text: str) -> tuple[bool, str | None]:
-    """What a check says of an answer; one that raises has not been satisfied."""
-    try:
-        return bool(check(text)), None
-    except Exception as error:  # noqa: BLE001 - it may be a user's own; the sample must not be lost
-        return False, f"the check raised {type(error).__name__}: {error}"
-
-
-def _outcome(
-    tape: Tape, answer: Answer, error: openai.APIError | None
-) -> tuple[Outcome, str | None, str | None]:
-    """(outcome, cause, message) of an exchange.
-
-    The network's word comes first, but an error status stands even if its page was cut short,
-    and so does an answer that was said to be over.
-    """
-    fault = tape.fault
-    if fault is not None and not _settled(tape, answer, fault):
-        return fault.outcome, fault.cause, fault.message
-    if not _good(tape):
-        return _status_outcome(tape, error)
-    if answer.error is not None:
-        return Outcome.SERVER_ERROR, "in_stream", answer.error
-    if answer.malformed is not None:
-        return Outcome.MALFORMED, "body", answer.malformed
-    if not answer.complete and tape.let_go:
-        # Reading as far as one wants is a use of a stream, not a failure of it; before the first
-        # token there was nothing to want.
-        enough = Outcome.OK if len(answer.event_ns) else Outcome.CANCELLED
-        return enough, "let_go", "the user's code stopped reading"
-    if not answer.complete:
-        return Outcome.TRUNCATED, "no_end", "the stream ended without finish_reason or [DONE]"
-    return Outcome.OK, "resent" if tape.resent else None, None
-
-
-def _good(tape: Tape) -> bool:
-    return tape.status is not None and 200 <= tape.status < 300
-
-
-def _settled(tape: Tape, answer: Answer, fault: Fault) -> bool:
-    """Whether the server had said all that matters before `fault`."""
-    if fault.outcome is Outcome.CANCELLED:
-        return False
-    if not _good(tape):
-        return tape.status is not None
-    lost = fault.outcome in (Outcome.TIMEOUT, Outcome.DISCONNECTED)
-    return lost and tape.is_stream and answer.done
-
-
-def _status_outcome(tape: Tape, error: openai.APIError | None) -> tuple[Outcome, str, str]:
-    status = tape.status or 0
-    code, message = _error_words(tape, error)
-    if status in (429, 529):
-        return Outcome.THROTTLED, "quota" if "quota" in code else str(status), message
-    if status in (401, 403):
-        return Outcome.REJECTED, "auth", message
-    if status >= 500:
-        return Outcome.SERVER_ERROR, str(status), message
-    if 300 <= status < 400:
-        return Outcome.REJECTED, "redirect", "redirected; loadlib does not follow with a key"
-    return Outcome.REJECTED, code or str(status), message
-
-
-def _error_words(tape: Tape, error: openai.APIError | None) -> tuple[str, str]:
-    """(code, message) of an error response, from the SDK or from the tape of a user's own call."""
-    if error is not None:
-        return _code(error.code, error.type), error.message
-    try:
-        body = tape.body
-    except zlib.error:
-        return "", "an error page that cannot be read"
-    try:
-        problem = msgspec.json.decode(body)["error"]
-        code = _code(problem.get("code"), problem.get("type"))
-        return code, str(problem.get("message") or problem)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
-        return "", body[:MESSAGE_CHARS].decode("utf-8", "replace")
-
-
-def _code(code: object, kind: object) -> str:
-    """The more telling of an error's `code` and `type`: a numeric code (llama.cpp, vLLM) is only
-    the HTTP status again."""
-    said = str(code or "")
-    return str(kind or said) if said.isdigit() else said or str(kind or "")
-
-
-class _Usage(NamedTuple):
-    input: int | None
-    output: int | None
-    cached: int | None
-    source: str | None
-
-
-def _usage(answer: Answer, prompt: Prompt | None, model: Model) -> _Usage:
-    """Token counts: the server's where it gave them, local ones where it answered without."""
-    sent, got, cached = answer.input_tokens, answer.output_tokens, answer.cached_tokens
-    if sent is not None and got is not None:
-        return _Usage(sent, got, cached, "server")
-    if not answer.complete:
-        return _Usage(sent, got, cached, None)
-    if sent is None and prompt is not None:
-        sent = prompt.tokens if prompt.tokens is not None else _prompt_tokens(prompt, model)
-    if got is None:
-        got = _quietly(lambda: tokens.count(answer.generated, model.encoding))
-    known = sent is not None or got is not None
-    source = "local" if model.exact else "estimate"
-    return _Usage(sent, got, cached, source if known else None)
-
-
-def _prompt_tokens(prompt: Prompt, model: Model) -> int | None:
-    return _quietly(lambda: tokens.chat_tokens(prompt.messages, model.encoding))
-
-
-def _quietly(count: Callable[[], int]) -> int | None:
-    """A local count, or None where there is none (images; text the tokenizer gives up on)."""
-    try:
-        return count()
-    except ValueError:
-        return None

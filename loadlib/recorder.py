@@ -95,6 +95,11 @@ class Recorder:
         """A reading about the instrument itself, e.g. `hub_lag` in µs."""
         self._notes.setdefault(name, []).append(value)
 
+    def note_all(self, name: str, values: Sequence[int]) -> None:
+        """Several readings at once."""
+        if values:
+            self._notes.setdefault(name, []).extend(values)
+
     def mark(self, name: str, n: int = 1) -> None:
         """Something happened to the instrument itself, e.g. `recorder_errors`."""
         self._marks[name] += n
@@ -205,6 +210,12 @@ def spread_tokens(sample: Sample, events: Instants) -> list[tuple[int, int]]:
         for i in range(last - first + 1)
         if edges[i + 1] > edges[i]
     ]
+
+
+def merged_reads(events: Instants) -> int:
+    """How many reads brought several of these content events at once."""
+    _, together = np.unique(events, return_counts=True)
+    return int(np.count_nonzero(together > 1))
 
 
 def _joined(parts: list[int | Ints]) -> Ints:

@@ -254,25 +254,17 @@ SCRIPTS: dict[str, Callable[[openai.OpenAI, dict[str, Any]], str]] = {
 
 
 def op_same_as_sdk(held: Held, job: dict[str, Any]) -> object:
-    """The request of a prompt as we send it and as the SDK would: (line, headers, body) each."""
-    seen = []
-
-    def answer(request: httpx2.Request) -> httpx2.Response:
-        seen.append([request.method, str(request.url), request.headers.multi_items()])
-        seen[-1].append(json.loads(request.read()))
-        request.extensions[transport.TAPE] = transport.Tape(status=200)
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"})
-
-    from loadlib import client as module
-
-    sdk = module._sdk(held.model, "sk-x", httpx2.MockTransport(answer))
+    """Send a prompt three ways: prepared, through the SDK's transport, and by the SDK alone."""
     prompt = held.prompt(job)
-    module._post(sdk, held.client.prepare(prompt).body)
-    sdk.chat.completions.create(
-        model=held.model.wire, messages=prompt.messages, max_tokens=prompt.max_tokens,
-        stream=True, stream_options={"include_usage": True},
-    )  # fmt: skip
-    return seen
+    held.client.send(held.client.prepare(prompt), held.call())
+    check = Client({"m": held.model}, Deadlines(), lambda *_: None, mode="sdk", environ=job["keys"])
+    check.send(check.prepare(prompt), held.call())
+    with openai.OpenAI(api_key=job["keys"]["K"], base_url=held.model.base_url) as sdk:
+        list(sdk.chat.completions.create(
+            model=held.model.wire, messages=prompt.messages, max_tokens=prompt.max_tokens,
+            stream=True, stream_options={"include_usage": True}, extra_body=prompt.extra_body,
+        ))  # fmt: skip
+    return None
 
 
 @contextmanager

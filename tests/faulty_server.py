@@ -29,6 +29,7 @@ class Request:
     target: str
     headers: dict[str, str]
     body: bytes
+    raw: bytes
 
     @property
     def json(self) -> dict:
@@ -385,7 +386,7 @@ class FaultyServer:
             self._hold(peer)
         while behaviour not in UNREAD and len(body) < int(headers.get("content-length", 0)):
             body += peer.sock.recv(65536)
-        return Request(behaviour, method, target, headers, body)
+        return Request(behaviour, method, target, headers, body, start + b"\r\n\r\n" + body)
 
     def _hold(self, peer: Peer) -> None:
         """Neither read nor close until the server ends or the client resets."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import ssl
 import statistics
@@ -100,14 +101,24 @@ MESSAGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("messages", [MESSAGES, [{"role": "user", "content": "long " * 100_000}]])
-def test_a_prepared_request_is_the_one_the_sdk_would_send(
-    plain_child: Driver, messages: list[object]
+LONG = [{"role": "user", "content": "long " * 100_000}]
+
+
+@pytest.mark.parametrize("extra", [{}, {"seed": 7, "stop": ["a\n"], "logit_bias": {"50256": -100}}])
+@pytest.mark.parametrize("messages", [MESSAGES, LONG], ids=["odd", "long"])
+def test_a_prepared_request_is_the_one_the_sdk_sends_byte_for_byte(
+    gevent_child: Driver, faulty: FaultyServer, messages: list[object], extra: dict[str, object]
 ) -> None:
-    ours, theirs = plain_child.do(
-        "same_as_sdk", "http://127.0.0.1:1/v1", prompt={"messages": messages}
-    )["value"]
-    assert ours == theirs, "method, URL, headers and JSON content"
+    prompt = {"messages": messages, "extra_body": extra}
+    result = gevent_child.do(
+        "same_as_sdk", faulty.url("ok"), prompt=prompt, model={"api_key_env": "K"}, keys=KEYS
+    )
+    assert result["raised"] is None
+    ours, checked, theirs = (request.raw for request in faulty.requests("ok"))
+    assert ours == checked, "`client: sdk` is the same request"
+    # The one difference is meant: a compressed stream would hide when its events arrived.
+    assert ours == re.sub(rb"(?i)(accept-encoding: )[^\r]*", rb"\1identity", theirs, count=1)
+    assert KEYS["K"].encode() in ours
 
 
 # -- what is said of what came back ------------------------------------------------------------

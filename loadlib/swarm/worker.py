@@ -22,7 +22,7 @@ from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
 from loadlib.prompt import Prompt
-from loadlib.recorder import Interval, Recorder
+from loadlib.recorder import Interval, Recorder, merged_reads
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
 from loadlib.scenario import Scenario
@@ -30,7 +30,7 @@ from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
 from loadlib.swarm.watch import watch
-from loadlib.swarm.yielding import Turns
+from loadlib.swarm.yielding import Turns, look
 from loadlib.wire import Deadlines
 
 DRAIN_EVERY_S = 1.0
@@ -62,7 +62,11 @@ class Worker:
         self.offset_ns = time.time_ns() - time.monotonic_ns()
         self.recorder = Recorder(self.offset_ns)
         self.client = Client(
-            session.models, deadlines(scenario), self._deliver, mode=scenario.client
+            session.models,
+            deadlines(scenario),
+            self._deliver,
+            mode=scenario.client,
+            pause=look,
         )
         self.dispatcher = (
             None
@@ -375,6 +379,8 @@ class Worker:
         self._last_ns[key] = max(begun, sample.intended_ns), max(ended, sample.end_ns)
         try:
             self.recorder.add(sample, answer.event_ns)
+            if answer.coalesced:
+                self.recorder.mark("merged_reads", merged_reads(answer.event_ns))
         except Exception:  # noqa: BLE001 - a sample that cannot be recorded is counted, not lost
             self.recorder.mark("recorder_errors")
 
@@ -436,7 +442,16 @@ class Worker:
         while not self.finished.wait(DRAIN_EVERY_S):
             self._drain()
 
+    def _note_reads(self) -> None:
+        """How the tape was kept: health is judged by it."""
+        seen, recorder = self.client.take_readings(), self.recorder
+        recorder.note_all("reader_lag", [lag_ns // 1000 for lag_ns in seen.lags_ns])
+        recorder.mark("reads", len(seen.lags_ns) + seen.user_clock_reads)
+        recorder.mark("user_clock_reads", seen.user_clock_reads)
+        recorder.mark("clock_steps", seen.clock_steps)
+
     def _drain(self) -> None:
+        self._note_reads()
         interval: Interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase

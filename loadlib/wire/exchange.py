@@ -6,6 +6,7 @@ something came). Meanwhile the reel calls `received` from the event loop, once a
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -99,10 +100,8 @@ class Exchange:
     def finish(self) -> None:
         """Read the response to its end; a fault stays on the tape."""
         self._along = False
-        try:
+        with contextlib.suppress(Failed):  # it was sent again, and that failed
             self._wait()
-        except Failed:
-            pass  # sent again, and that failed: it is on the tape
 
     def bodies(self) -> Iterator[bytes]:
         """The body as it comes, for a caller that wants to read while it streams.
@@ -148,31 +147,22 @@ class Exchange:
             return
         self._now_ns = at_ns
         self._heard = True
-        tape = self.tape
         problem = None
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            problem = "it switches to a protocol nobody asked for"
-        except httptools.HttpParserError as error:
-            problem = str(error)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            problem = _said(error)
         if self._pieces:
             self._take_body()
         if self._request is not None:
-            self._request = None
-            if tape.first_byte_ns is None:
-                tape.first_byte_ns = at_ns
-            if tape.flushed_ns is not None and self._last_send_ns <= at_ns < tape.flushed_ns:
-                tape.flushed_ns = at_ns  # the answer came before the system call had returned
+            self._answered(at_ns)
         if self.complete:
             self._reusable = self._reusable and problem is None
             self._wake()
         elif problem is not None:
             self._fault(Fault(Outcome.MALFORMED, "http", f"not HTTP: {problem}"))
         elif not self.headers_done:
-            self._header_bytes += len(data)
-            if self._header_bytes > MAX_HEADER_BYTES:
-                self._fault(Fault(Outcome.MALFORMED, "http", "response headers without end"))
+            self._wait_for_headers(len(data))
         elif self._along:
             self._wake()
 
@@ -256,6 +246,20 @@ class Exchange:
             message = f"response larger than {MAX_BODY_BYTES} bytes or {MAX_READS} reads"
             if not self.complete:
                 self._fault(Fault(Outcome.MALFORMED, "too_large", message))
+
+    def _answered(self, at_ns: int) -> None:
+        """The first bytes are here: from now on the request cannot be sent again."""
+        tape = self.tape
+        self._request = None
+        if tape.first_byte_ns is None:
+            tape.first_byte_ns = at_ns
+        if tape.flushed_ns is not None and self._last_send_ns <= at_ns < tape.flushed_ns:
+            tape.flushed_ns = at_ns  # the answer came before the system call had returned
+
+    def _wait_for_headers(self, more_bytes: int) -> None:
+        self._header_bytes += more_bytes
+        if self._header_bytes > MAX_HEADER_BYTES:
+            self._fault(Fault(Outcome.MALFORMED, "http", "response headers without end"))
 
     def _closed_while_idle(self, at_ns: int) -> bool:
         """Whether an idle connection was closed under the request, which then is sent again."""
@@ -418,3 +422,9 @@ class Exchange:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, httptools.HttpParserUpgrade):
+        return "it switches to a protocol nobody asked for"
+    return str(error)

@@ -31,7 +31,7 @@ LOOKS_PER_GAP = 4
 _SHORTER, _LONGER = 0.95, 1.0057  # 0.95^0.1 · 1.0057^0.9 = 1
 _BRIEF_NS, _LONG_NS = SHORTEST_TICK_NS, LONGEST_TICK_NS * 2 * LOOKS_PER_GAP
 
-Readable = Callable[[], None]
+Readable = Callable[[], object]
 
 
 @dataclass(slots=True)
