@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import httpx2
 import msgspec
 import openai
 

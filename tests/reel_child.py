@@ -209,4 +209,4 @@ def tick() -> object:
     }
 
 
-print(json.dumps(globals()[sys.argv[1]]()))
+sys.stdout.write(json.dumps(globals()[sys.argv[1]]()))
