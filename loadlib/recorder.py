@@ -95,10 +95,10 @@ class Recorder:
         """A reading about the instrument itself, e.g. `hub_lag` in µs."""
         self._notes.setdefault(name, []).append(value)
 
-    def note_all(self, name: str, values: Sequence[int]) -> None:
+    def note_all(self, name: str, values: Ints) -> None:
         """Several readings at once."""
-        if values:
-            self._notes.setdefault(name, []).extend(values)
+        if len(values):
+            self._notes.setdefault(name, []).append(values)
 
     def mark(self, name: str, n: int = 1) -> None:
         """Something happened to the instrument itself, e.g. `recorder_errors`."""
@@ -140,7 +140,7 @@ class Recorder:
             ],
             "seconds": [[second, *key, *row] for (second, key), row in seconds.items()],
             "rows": b"".join(row + b"\n" for row in rows),
-            "notes": [[name, Histogram(readings).encode()] for name, readings in notes.items()],
+            "notes": [[name, Histogram(_joined(part)).encode()] for name, part in notes.items()],
             "marks": dict(marks),
         }
 
@@ -150,7 +150,7 @@ class Recorder:
         self._outcomes: dict[Key, Counter[str]] = {}
         self._seconds: dict[tuple[int, Key], list[int]] = {}
         self._rows: list[bytes] = []
-        self._notes: dict[str, list[int]] = {}
+        self._notes: dict[str, list[int | Ints]] = {}
         self._marks: Counter[str] = Counter()
 
     def _measure(self, key: Key, sample: Sample, events: Instants) -> None:

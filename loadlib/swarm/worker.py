@@ -15,6 +15,7 @@ from typing import Any
 
 import gevent
 import msgspec
+import numpy as np
 from gevent.event import Event
 
 from loadlib import guard, instrument, tokens
@@ -445,7 +446,7 @@ class Worker:
     def _note_reads(self) -> None:
         """How the tape was kept: health is judged by it."""
         seen, recorder = self.client.take_readings(), self.recorder
-        recorder.note_all("reader_lag", [lag_ns // 1000 for lag_ns in seen.lags_ns])
+        recorder.note_all("reader_lag", np.frombuffer(seen.lags_ns, np.int64) // 1000)
         recorder.mark("reads", len(seen.lags_ns) + seen.user_clock_reads)
         recorder.mark("user_clock_reads", seen.user_clock_reads)
         recorder.mark("clock_steps", seen.clock_steps)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import select
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,7 +39,7 @@ Readable = Callable[[], object]
 class Readings:
     """What the reel saw of itself since it was last asked."""
 
-    lags_ns: list[int] = field(default_factory=list)  # read − kernel time, one a read
+    lags_ns: array[int] = field(default_factory=lambda: array("q"))  # read − kernel time, per read
     user_clock_reads: int = 0  # reads that had no kernel time
     clock_steps: int = 0
 
