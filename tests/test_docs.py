@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 import pytest
-from benchmarks.__main__ import _parser as benchmarks_parser
 
+from benchmarks.__main__ import _parser as benchmarks_parser
 from loadlib import scenario_spec
 from loadlib.catalog import CATALOGUE as MODELS
 from loadlib.cli import cli
