@@ -255,7 +255,7 @@ static double share_of(int64_t n) { /* in [-1, 1): the golden ratio's multiples,
 }
 
 static void begin_stream(stream_t *s, int64_t received_ns) {
-  s->record.n = answered++;
+  s->record.n = ++answered; /* from 1, as the Python server counts */
   s->record.received_ns = received_ns;
   s->record.events = 0;
   prepare_bytes(s);

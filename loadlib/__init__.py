@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loadlib.swarm import ChatUser, LLMMixin, LLMUser, LongContextUser, Reply
+    from loadlib.swarm import ChatUser, LLMMixin, LLMUser, LongContextUser, ReplayUser, Reply
 
 __version__ = "0.1.0"
-__all__ = ["ChatUser", "LLMMixin", "LLMUser", "LongContextUser", "Reply", "__version__"]
+__all__ = [
+    "ChatUser",
+    "LLMMixin",
+    "LLMUser",
+    "LongContextUser",
+    "ReplayUser",
+    "Reply",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from loadlib.metrics import CATALOGUE, FLOORS
-from loadlib.scenario_spec import Scenario
+from loadlib.rates import NEVER, Line, Points, S
+from loadlib.scenario_phase import Phase
+from loadlib.scenario_spec import Group, Scenario
 from loadlib.slo import Objective
 
 
@@ -21,6 +23,8 @@ class Planned:
     requests: float | None
     duration_s: float | None = None  # of a phase that ends by duration
     phase_requests: int | None = None  # of a phase that ends by requests
+    points: Points | None = None  # of a rate that changes within the phase
+    trace: bool = False  # whether a trace says when requests come
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +49,14 @@ class Expectation:
 
 
 def planned(
-    scenario: Scenario, serves: Callable[[str, str], bool] = lambda _model, _workload: True
+    scenario: Scenario,
+    serves: Callable[[str, str], bool] = lambda _model, _workload: True,
+    traced: Callable[[Phase, Iterable[Group]], float | None] = lambda _phase, _groups: None,
 ) -> tuple[Planned, ...]:
-    """What the scenario's measure phases plan for each (model, workload) that `serves`."""
+    """What the scenario's measure phases plan for each (model, workload) that `serves`.
+
+    `traced`: as in `Scenario.expected`.
+    """
     return tuple(
         Planned(
             model=model,
@@ -56,10 +65,12 @@ def planned(
             requests=requests,
             duration_s=None if phase.duration_ns is None else phase.duration_ns / 1e9,
             phase_requests=phase.requests,
+            points=phase.rate if isinstance(phase.rate, tuple) else None,
+            trace=phase.arrival == "trace",
         )
         for phase in scenario.load
         if phase.kind == "measure"
-        for (model, workload), requests in scenario.expected(phase, serves).items()
+        for (model, workload), requests in scenario.expected(phase, serves, traced).items()
     )
 
 
@@ -102,11 +113,23 @@ def _remedy(needs: int, item: Planned) -> str:
     decidable = [name for name, floor in FLOORS.items() if floor <= item.requests]
     ways = [decidable[-1]] if decidable else []
     factor = needs / item.requests if item.requests else math.inf
-    if item.duration_s is not None and math.isfinite(factor):
-        ways.append(f"duration {_duration(item.duration_s * factor)}")
+    if item.trace:
+        ways.append("a longer stretch of the trace")
+    elif item.duration_s is not None and math.isfinite(factor):
+        seconds = _stretched(item.duration_s, factor, item.points)
+        ways += [f"duration {_duration(seconds)}"] if math.isfinite(seconds) else []
     elif item.phase_requests is not None and math.isfinite(factor):
         ways.append(f"requests {math.ceil(item.phase_requests * factor)}")
     return f"use {' or '.join(ways)}" if ways else "plan some requests for it"
+
+
+def _stretched(seconds: float, factor: float, points: Points | None) -> float:
+    """How long a phase must last for `factor` times its requests; infinite: it never does."""
+    if points is None:
+        return seconds * factor
+    line = Line(points)
+    instant = line.instant(line.count(round(seconds * S)) * factor)
+    return math.inf if instant >= NEVER else instant / S
 
 
 def _duration(seconds: float) -> str:

@@ -136,6 +136,7 @@ def _windows(
             end_ns=end,
             kind="warmup" if phase.get("phase", name) == "warmup" else "measure",
             closed=phase.get("arrival") == "closed",
+            varying=phase.get("arrival") == "trace" or isinstance(phase.get("rate"), list),
         )
 
 

@@ -17,17 +17,16 @@ from loadlib import catalog
 from loadlib import scenario_yaml as yaml
 from loadlib.errors import ScenarioError, UsageError, nearest
 from loadlib.redact import redact
-from loadlib.scenario_fields import FROM_YAML
+from loadlib.scenario_fields import FROM_YAML, Spec
+from loadlib.scenario_phase import Phase
 from loadlib.scenario_spec import (
     NOT_YET,
     Budget,
     Endpoint,
     Group,
     ModelSpec,
-    Phase,
     Price,
     Scenario,
-    Spec,
     Timeouts,
     WorkloadSpec,
 )
@@ -178,13 +177,9 @@ def _dotted(path: yaml.Path) -> str:
 
 def _not_one_of(path: yaml.Path, given: object, expected: str) -> str:
     text = redact(str(given), limit=40)
-    if (path[-1], text) in _VALUES_NOT_YET:
-        return f"{_dotted(path)}: {text} is not supported yet"
     choices = [choice.strip("'") for choice in expected.replace(" or ", ", ").split(", ")]
     return f"{_dotted(path)}: {text!r} is not one of {', '.join(choices)}{nearest(text, choices)}"
 
-
-_VALUES_NOT_YET = {("arrival", "gamma"), ("arrival", "trace"), ("kind", "replay")}
 
 _BELOW: dict[str, tuple[int, type[Spec]]] = {
     "models": (2, ModelSpec),
@@ -323,7 +318,7 @@ def with_measure(
 
 def _change_phase(phase: dict[str, Any], given: Mapping[str, Any]) -> None:
     if given["users"] is not None:
-        for key in ("rate", "max_in_flight", "when_full"):
+        for key in ("rate", "shape", "speed", "max_in_flight", "when_full"):
             phase.pop(key, None)
         phase |= {"arrival": "closed", "users": given["users"]}
     if given["rate"] is not None:

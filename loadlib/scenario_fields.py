@@ -13,16 +13,20 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PlainSerializer,
+    PlainValidator,
     ValidationInfo,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
 
 from loadlib import units
-from loadlib.schedule import S
+from loadlib.rates import Rate, S, refusal
+from loadlib.schedule import SHAPES
 
 FROM_YAML = {"yaml": True}
 """Validation context of text: there a bare number has no unit and is refused."""
@@ -47,10 +51,39 @@ def _seconds(value: object, info: ValidationInfo) -> object:
     return value if _typed(value, info) else units.duration_ns(value) / S
 
 
-def _rate(value: object, info: ValidationInfo) -> object:
-    if isinstance(value, (list, dict)):
-        raise not_yet("a rate that changes over time (points)")
-    return value if _typed(value, info) else units.rate_per_s(value)
+def _rate(value: object, info: ValidationInfo) -> Rate:
+    if isinstance(value, dict):
+        raise ValueError("should be a rate such as 5/s, or points [[0s, 2/s], [60s, 20/s]]")
+    if isinstance(value, (list, tuple)):
+        points = tuple(_point(item, at, info) for at, item in enumerate(value))
+        if (wrong := refusal(points)) is not None:
+            raise broken(wrong[0], *([wrong[1]] if points else []))
+        return points
+    if not _typed(value, info):
+        return units.rate_per_s(value)
+    assert isinstance(value, (int, float))
+    if not 0 < value <= 1e6:
+        raise ValueError("a rate is more than 0 and at most 1,000,000/s")
+    return value
+
+
+def _point(item: object, at: int, info: ValidationInfo) -> tuple[int, float]:
+    """One point of a rate; what is wrong with it stands at its own place."""
+    if not isinstance(item, (list, tuple)) or len(item) != 2:
+        raise broken("a point is a time and a rate, such as [60s, 20/s]", at)
+    instant, rate = item
+    if _typed(instant, info) and _typed(rate, info):
+        return instant, rate
+    try:
+        return units.duration_ns(instant), units.rate_per_s(rate, or_zero=True)
+    except ValueError as error:
+        raise broken(f"{error} (a point is a time and a rate, such as [60s, 20/s])", at) from None
+
+
+def _rate_text(rate: Rate) -> str | list[list[str]]:
+    if isinstance(rate, (int, float)):
+        return units.format_rate(rate)
+    return [[units.format_duration(at), units.format_rate(value)] for at, value in rate]
 
 
 def _counts(value: object) -> object:
@@ -138,6 +171,17 @@ _RATE_SCHEMA: dict[str, Any] = {
     "pattern": r"^\s*[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\s*/\s*(s|sec|m|min|h)\s*$",
     "examples": ["5/s", "300/m"],
 }
+_POINTS_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "items": {
+        "type": "array",
+        "prefixItems": [_TIME_SCHEMA, _RATE_SCHEMA],
+        "minItems": 2,
+        "maxItems": 2,
+    },
+    "examples": [[["0s", "2/s"], ["60s", "20/s"]]],
+}
 _DEPTH_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 
 
@@ -174,13 +218,14 @@ Seconds = Annotated[
     PlainSerializer(lambda value: units.format_duration(round(value * S))),
     WithJsonSchema(_TIME_SCHEMA),
 ]
-Rate = Annotated[
-    float,
-    BeforeValidator(_rate),
-    Field(gt=0, le=1e6),
-    PlainSerializer(units.format_rate),
-    WithJsonSchema(_RATE_SCHEMA),
+RateOrPoints = Annotated[
+    Rate,
+    PlainValidator(_rate),
+    PlainSerializer(_rate_text),
+    WithJsonSchema({"anyOf": [_RATE_SCHEMA, _POINTS_SCHEMA]}),
 ]
+Shape = Annotated[float, Field(ge=SHAPES[0], le=SHAPES[1]), PlainSerializer(_tidy)]
+Speed = Annotated[float, Field(gt=0, le=1e6), PlainSerializer(_tidy)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Url = Annotated[str, AfterValidator(_url)]
 Weight = Annotated[float, Field(ge=0), PlainSerializer(_tidy)]
@@ -190,3 +235,16 @@ Usd = Annotated[float, Field(ge=0), PlainSerializer(_tidy)]
 def broken(message: str, *path: str | int) -> PydanticCustomError:
     """An error that stands at `path` below the model that raises it."""
     return PydanticCustomError("scenario", "{message}", {"message": message, "path": path})
+
+
+class Spec(BaseModel):
+    """Shared rules: nothing unknown, nothing coerced, nothing changed afterwards."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )

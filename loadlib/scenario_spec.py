@@ -7,15 +7,13 @@ Field names inside carry units (`duration_ns`); the keys people write are their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     GetJsonSchemaHandler,
     field_validator,
@@ -28,40 +26,26 @@ from loadlib.scenario_fields import (
     Count,
     Counts,
     Depths,
-    Duration,
     EnvName,
     Name,
     Names,
-    Rate,
     Seconds,
+    Spec,
     Url,
     Usd,
     Weight,
     as_tuple,
     broken,
 )
+from loadlib.scenario_phase import Phase
 from loadlib.schedule import expected_requests
 from loadlib.slo import Objective, parse, undecidable
 
 NOT_YET: dict[str, frozenset[str]] = {
     "ModelSpec": frozenset({"limits"}),
     "WorkloadSpec": frozenset({"history", "think_time"}),
-    "Phase": frozenset({"shape", "speed"}),
 }
 """Keys of the design that nothing acts on yet, by the class they belong to."""
-
-
-class Spec(BaseModel):
-    """Shared rules: nothing unknown, nothing coerced, nothing changed afterwards."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        allow_inf_nan=False,
-        validate_by_name=True,
-        validate_by_alias=True,
-    )
 
 
 class Price(Spec):
@@ -101,13 +85,15 @@ class ModelSpec(Spec):
 class WorkloadSpec(Spec):
     """What to send, and in which proportion."""
 
-    kind: Literal["chat", "long_context", "custom"] = Field(
+    kind: Literal["chat", "long_context", "replay", "custom"] = Field(
         description="custom: a user class of this name in the locustfile says what to send"
     )
     weight: Weight = Field(1, description="share of the requests, relative to the others")
     models: Names | None = Field(None, description="only these models; default: all")
     data: str | None = Field(
-        None, min_length=1, description="conversations, JSONL; relative to the scenario file"
+        None,
+        min_length=1,
+        description="conversations (chat) or a trace (replay); relative to the scenario file",
     )
     prompt_tokens: Counts | None = Field(
         None, description="whole prompt as billed: a number, or a list to go round"
@@ -135,11 +121,16 @@ class WorkloadSpec(Spec):
     @model_validator(mode="after")
     def _fitting(self) -> WorkloadSpec:
         for key in sorted(self.model_fields_set):
-            kind = ONLY_FOR.get(key)
-            if kind is not None and kind != self.kind and getattr(self, key) is not None:
-                raise broken(f"{key} belongs to kind: {kind}, not {self.kind}", key)
+            kinds = ONLY_FOR.get(key)
+            if kinds is None or self.kind in kinds or getattr(self, key) is None:
+                continue
+            if key in _LENGTHS and self.kind == "replay":
+                raise broken(f"{key} comes from the trace: leave it out", key)
+            raise broken(f"{key} belongs to kind: {' or '.join(kinds)}, not {self.kind}", key)
         if self.kind == "long_context" and self.prompt_tokens is None:
             raise broken("long_context needs prompt_tokens, such as [8k, 32k, 128k]")
+        if self.kind == "replay" and self.data is None:
+            raise broken("replay needs data: the trace file, such as data: trace.csv")
         return self
 
 
@@ -152,71 +143,17 @@ OWN_BODY_KEYS = {
     "max_completion_tokens": "output_tokens",
 }
 
-ONLY_FOR: dict[str, str] = {
-    "data": "chat",
-    "turns": "chat",
-    "skip_invalid": "chat",
-    "depth": "long_context",
-    "prefix": "long_context",
+_LENGTHS = ("prompt_tokens", "output_tokens")
+
+ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "data": ("chat", "replay"),
+    "turns": ("chat",),
+    "skip_invalid": ("chat", "replay"),
+    "depth": ("long_context",),
+    "prefix": ("long_context",),
+    **dict.fromkeys(_LENGTHS, ("chat", "long_context", "custom")),
 }
-"""Workload keys that one kind alone acts on."""
-
-
-class Phase(Spec):
-    """A stretch of load: how requests arrive, and what ends it."""
-
-    kind: Literal["warmup", "measure"] = Field(alias="phase")
-    name: Name | None = Field(
-        None, description="unique; default: the kind, then measure-2 and so on"
-    )
-    duration_ns: Duration | None = Field(None, alias="duration")
-    requests: Count | None = Field(None, description="per model with per: model")
-    arrival: Literal["closed", "constant", "poisson"]
-    users: Count | None = Field(None, description="closed loop: users at once")
-    rate: Rate | None = Field(None, description="open loop: arrivals per second")
-    max_in_flight: Count = Field(100, description="open loop: requests at once, at most")
-    when_full: Literal["wait", "drop"] = Field(
-        "wait", description="an arrival at the ceiling waits (up to first_token), or is dropped"
-    )
-
-    @model_validator(mode="after")
-    def _complete(self) -> Phase:
-        if (self.duration_ns is None) == (self.requests is None):
-            raise broken("a phase ends by duration or by requests: give exactly one of them")
-        if self.closed:
-            self._refuse("rate", "max_in_flight", "when_full")
-            if self.users is None:
-                raise broken("arrival: closed needs users")
-        else:
-            self._refuse("users")
-            if self.rate is None:
-                raise broken(f"arrival: {self.arrival} needs a rate, such as 5/s")
-        expected = expected_requests(self)
-        if expected is not None and expected < 1:
-            raise broken("plans no request at all: rate × duration is below 1")
-        return self
-
-    def _refuse(self, *keys: str) -> None:
-        for key in keys:
-            if key in self.model_fields_set and getattr(self, key) is not None:
-                raise broken(f"{key} means nothing with arrival: {self.arrival}", key)
-
-    @property
-    def closed(self) -> bool:
-        """Whether a new request waits for an answer, so that queueing stays invisible."""
-        return self.arrival == "closed"
-
-    @property
-    def title(self) -> str:
-        """Its name; unnamed only before it became part of a scenario."""
-        return self.name or self.kind
-
-    @property
-    def label(self) -> str:
-        """`poisson 5/s` or `closed, 10 users`."""
-        if self.rate is None:
-            return f"closed, {self.users} user{'s' if self.users != 1 else ''}"
-        return f"{self.arrival} {self.rate:g}/s"
+"""Workload keys that not every kind acts on."""
 
 
 class Budget(Spec):
@@ -331,6 +268,7 @@ class Scenario(Spec):
             reason = "per: total is one schedule for all models, which cannot take turns"
             raise broken(reason, "order")
         _check_workloads(self)
+        _check_traces(self)
         _check_slo(self)
         return self
 
@@ -360,6 +298,14 @@ class Scenario(Spec):
         """The SLO lines, parsed."""
         return tuple(objective for line in self.slo for objective in parse(line, self.scopes))
 
+    @property
+    def replay(self) -> str | None:
+        """The one workload that replays a trace and gets requests; None: there is none, or more."""
+        found = [
+            name for name, row in self.workloads.items() if row.kind == "replay" and row.weight > 0
+        ]
+        return found[0] if len(found) == 1 else None
+
     def mixes(
         self, serves: Callable[[str, str], bool] = lambda _model, _workload: True
     ) -> dict[str | None, dict[Group, float]]:
@@ -377,15 +323,24 @@ class Scenario(Spec):
         return mixes
 
     def expected(
-        self, phase: Phase, serves: Callable[[str, str], bool] = lambda _model, _workload: True
+        self,
+        phase: Phase,
+        serves: Callable[[str, str], bool] = lambda _model, _workload: True,
+        traced: Callable[[Phase, Iterable[Group]], float | None] = lambda _phase, _groups: None,
     ) -> dict[Group, float | None]:
-        """Requests the phase plans per group; None where the server's speed decides."""
-        total = expected_requests(phase)
-        return {
-            group: None if total is None else total * weight / sum(weights.values())
-            for weights in self.mixes(serves).values()
-            for group, weight in weights.items()
-        }
+        """Requests the phase plans per group; None where the server's speed decides.
+
+        `traced` knows how many arrivals of the trace fall into a phase, for one schedule.
+        """
+        planned: dict[Group, float | None] = {}
+        for weights in self.mixes(serves).values():
+            total = expected_requests(phase)
+            if total is None and phase.arrival == "trace":
+                total = traced(phase, weights)
+            for group, weight in weights.items():
+                share = weight / sum(weights.values())
+                planned[group] = None if total is None else total * share
+        return planned
 
     def stages(self, models: Sequence[Endpoint]) -> tuple[tuple[Phase, tuple[str, ...]], ...]:
         """What runs when: each phase with the models under load in it.
@@ -413,12 +368,12 @@ class Scenario(Spec):
         Plain and JSON-able, without secrets (none can get in).
         """
         data: dict[str, Any] = self.model_dump(by_alias=True, mode="json", exclude_none=True)
-        for phase in data["load"]:
-            if phase["arrival"] == "closed":
-                del phase["max_in_flight"], phase["when_full"]
+        data["load"] = [
+            phase.tidied(row) for phase, row in zip(self.load, data["load"], strict=True)
+        ]
         for workload in data["workloads"].values():
-            for key, kind in ONLY_FOR.items():
-                if kind != workload["kind"]:
+            for key, kinds in ONLY_FOR.items():
+                if workload["kind"] not in kinds:
                     workload.pop(key, None)
             if not workload["extra_body"]:
                 del workload["extra_body"]
@@ -457,6 +412,15 @@ def _check_workloads(scenario: Scenario) -> None:
     for position, model in enumerate(known):
         if model not in busy:
             raise broken(f"no workload sends anything to {model!r}", "models", position)
+
+
+def _check_traces(scenario: Scenario) -> None:
+    for position, phase in enumerate(scenario.load):
+        if phase.arrival == "trace" and scenario.replay is None:
+            raise broken(
+                "arrival: trace needs exactly one workload of kind: replay, whose file says when",
+                *("load", position, "arrival"),
+            )
 
 
 def _check_slo(scenario: Scenario) -> None:

@@ -19,12 +19,13 @@ from loadlib.guard import answers
 from loadlib.redact import redact
 from loadlib.scenario import Phase, Scenario
 from loadlib.schedule import Shard, share
-from loadlib.workloads import Workload, build
+from loadlib.workloads import Replay, Stream, Workload, build
 
 DEFAULT_MAX_USD = 1.00
 DEFAULT_MAX_REQUESTS = 1000
 FREE_MODEL = "gpt-4o-mini"  # of a locustfile that names none
 ALL = "*"  # the key of the one schedule under `per: total`
+TRACE_LAPS = 1_000  # so often may a trace be gone through in another kind of phase
 FREE_DURATION = "24h"  # until Locust stops it; replaced by the real one in the record
 
 
@@ -73,13 +74,24 @@ class Plan:
                 self.weights[model.name] = own
 
     def rates(self, phase: Phase) -> dict[str, float]:
-        """Configured arrivals per second of each model; empty in a closed loop."""
-        if phase.rate is None:
-            return {}
-        if self.scenario.per == "model":
-            return dict.fromkeys(self.weights, phase.rate)
-        sums = {model: sum(weights.values()) for model, weights in self.weights.items()}
-        return {model: phase.rate * part / sum(sums.values()) for model, part in sums.items()}
+        """Arrivals per second of each model, as configured: the mean over the phase where they
+        change within it; empty in a closed loop."""
+        found: dict[str, float] = {}
+        for weights in self.streams(self.weights).values():
+            rate = self._rate(phase, weights)
+            if rate is None:
+                continue
+            for (model, _), weight in weights.items():
+                found[model] = found.get(model, 0.0) + rate * weight / sum(weights.values())
+        return found
+
+    def _rate(self, phase: Phase, weights: Iterable[tuple[str, str]]) -> float | None:
+        trace = self.stream(phase, weights)
+        return phase.mean_rate if trace is None else trace.rate(phase)
+
+    def stream(self, phase: Phase, groups: Iterable[tuple[str, str]]) -> Stream | None:
+        """What one schedule plays of the trace in a phase; None without `arrival: trace`."""
+        return stream(self.scenario, self.workloads, self.models, phase, groups)
 
     def streams(self, names: Iterable[str]) -> dict[str, dict[tuple[str, str], float]]:
         """Independent schedules of a stage → what their arrivals fall on, by weight."""
@@ -91,6 +103,23 @@ class Plan:
         if self.scenario.per == "model" or not pairs:
             return pairs
         return {ALL: {key: weight for group in pairs.values() for key, weight in group.items()}}
+
+
+def stream(
+    scenario: Scenario,
+    workloads: Mapping[str, Workload],
+    models: Mapping[str, Model],
+    phase: Phase,
+    groups: Iterable[tuple[str, str]],
+) -> Stream | None:
+    """What one schedule of `groups` plays of the trace; each phase in words of its own."""
+    if phase.arrival != "trace" or scenario.replay is None:
+        return None
+    source = workloads[scenario.replay]
+    assert isinstance(source, Replay)
+    names = dict.fromkeys(model for model, workload in groups if workload == source.name)
+    lap = TRACE_LAPS * (1 + [one.title for one in scenario.load].index(phase.title))
+    return source.stream([models[name] for name in names], lap)
 
 
 def _wanted(allowed: Sequence[str] | None, model: str) -> bool:
@@ -121,6 +150,11 @@ class Session:
             return False
         source = self.workloads.get(workload)
         return source is None or source.serves(self.models[model])
+
+    def traced(self, phase: Phase, groups: Iterable[tuple[str, str]]) -> float | None:
+        """How many arrivals of its trace one schedule of `groups` plays in a phase."""
+        played = stream(self.scenario, self.workloads, self.models, phase, groups)
+        return None if played is None else float(played.requests(phase))
 
     def budget_share(self, shard: Shard) -> dict[str, Any]:
         """This process's part of the limits."""
@@ -249,6 +283,7 @@ def open_session(
     session.notices += _lifecycle(scenario, models.values())
     _check_public(scenario, models.values())
     _check_lengths(session)
+    _check_traces(session)
     session.limits = _limits(session)
     if not session.free:
         _check_estimate(session)
@@ -329,6 +364,26 @@ def _check_lengths(session: Session) -> None:
         raise UsageError(f"nothing can be sent: {'; '.join(session.skipped)}")
 
 
+def _check_traces(session: Session) -> None:
+    """A phase must not ask for more than its trace holds, nor for a stretch without requests."""
+    scenario = session.scenario
+    replay = session.workloads.get(scenario.replay or "")
+    traced = [phase for phase in scenario.load if phase.arrival == "trace"]
+    if traced and isinstance(replay, Replay) and replay.moved:
+        moved = f"{replay.moved:,} of its trace stood out of order"
+        session.notices.append(f"workload {replay.name}: {moved}, put in order of time")
+    for phase in traced:
+        for groups in scenario.mixes(session.serves).values():
+            played = stream(scenario, session.workloads, session.models, phase, groups)
+            assert played is not None
+            wrong, notice = played.shortfall(phase)
+            if wrong:
+                raise UsageError(f"phase {phase.title}: {wrong}")
+            line = f"phase {phase.title}: {notice}"
+            if notice and line not in session.notices:
+                session.notices.append(line)
+
+
 def _limits(session: Session) -> Limits:
     """The scenario's budget, or the default one of a public host."""
     scenario, models = session.scenario, session.models.values()
@@ -367,7 +422,8 @@ def estimate_usd(session: Session) -> Estimate:
     total = 0.0
     open_ended, unpriced = dict[str, None](), dict[str, None]()
     for phase in session.scenario.load:
-        for (name, workload), n in session.scenario.expected(phase, session.serves).items():
+        planned = session.scenario.expected(phase, session.serves, session.traced)
+        for (name, workload), n in planned.items():
             source = session.workloads.get(workload)
             if n is None or source is None:
                 open_ended[phase.title] = None

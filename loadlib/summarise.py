@@ -39,7 +39,7 @@ class Window:
     """When a phase was (Unix epoch ns, arrivals only, not the draining), and what it asked for.
 
     `model` is None where all models ran at the same time. `rates` are the configured requests
-    per second of each model, empty in a closed loop.
+    per second of each model, empty in a closed loop; means where they are `varying` in it.
     """
 
     phase: str
@@ -49,6 +49,7 @@ class Window:
     model: str | None = None
     load: str = ""
     closed: bool = False
+    varying: bool = False
     rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -236,6 +237,7 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
         kind="measure" if window is None else window.kind,
         load="" if window is None else window.load,
         rate_rps=rate,
+        varying=window is not None and window.varying,
         closed_loop=window is not None and window.closed,
         duration_s=None if window is None else round(window.duration_s, 6),
         connections=mine.opened,

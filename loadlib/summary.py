@@ -137,6 +137,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["warmup", "measure"] = "measure"
     load: str = ""  # "poisson 5/s", "closed, 10 users"
     rate_rps: float | None = None  # the configured rate of this group's model, open loops only
+    varying: bool = False  # the rate changed within the phase, by plan: rate_rps is its mean
     closed_loop: bool = False
     duration_s: float | None = None
     connections: int | None = None  # opened; the rest of the requests reused one
@@ -164,10 +165,10 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     default: bool = False  # applied because the scenario has no error_rate gate
     reason: str = ""
     ci95: tuple[float, float] | None = None
-
     # between which values the truth lies, were `observed` free of the instrument's error; an open
     # end is None, and so is the whole where no error is known
     truth: tuple[float | None, float | None] | None = None
+
 
 class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     """One thing the instrument knows about its own error."""
@@ -177,19 +178,19 @@ class HealthCheck(msgspec.Struct, frozen=True, kw_only=True):
     limit: float | None
     status: CheckStatus
     remedy: str = ""
-
     cause: str = ""  # the most probable one
     bound_ms: float | None = None  # by how much the p99 of figures may be wrong for it
     applies_to: tuple[str, ...] = ()  # metrics
     direction: Direction = ""  # they may read too long, too short, or either
+
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
     """`bad` makes the whole run inconclusive, and an error that could flip a gate that gate."""
 
     status: CheckStatus
     checks: tuple[HealthCheck, ...] = ()
-
     overridden: bool = False  # --allow-unhealthy: the gates decided nevertheless
+
 
 class Bracket(msgspec.Struct, frozen=True, kw_only=True):
     """Where a ladder of measure phases stops meeting its gates, for one model."""

@@ -106,8 +106,8 @@ def _checked_count(value: int) -> int:
     return value
 
 
-def rate_per_s(value: object) -> float:
-    """`5/s`, `300/m`, `0.5 / s` → events per second, more than 0."""
+def rate_per_s(value: object, *, or_zero: bool = False) -> float:
+    """`5/s`, `300/m`, `0.5 / s` → events per second, more than 0 (`or_zero`: or 0)."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if value < 0:
             raise ValueError(f"a rate cannot be negative ({value})")
@@ -123,7 +123,7 @@ def rate_per_s(value: object) -> float:
             raise ValueError(f"a rate needs a unit: write {text}/s or {text}/m, not {text}")
         raise ValueError(f"{text[:40]!r} is not a rate: write 5/s or 300/m")
     rate = float(match[1]) / _PER[match[2]]
-    if not 0 < rate <= 1e6:
+    if not (0 < rate <= 1e6 or (or_zero and rate == 0)):
         raise ValueError(f"a rate is more than 0 and at most 1,000,000/s ({text[:40]})")
     return rate
 

@@ -151,13 +151,14 @@ def shown(value: float, unit: str) -> str:
 def brackets(groups: Sequence[Group], gates: Sequence[Gate]) -> tuple[Bracket, ...]:
     """Per model: the highest rate that met all its gates below the lowest that failed one.
 
-    Only for models measured at two rates or more in an open loop. A rate with inconclusive
+    Only for models measured at two steady rates or more in an open loop. A rate with inconclusive
     gates neither passes nor fails; `limited_by` is the gate most violated at the first failure.
     """
     ladder = [
         group
         for group in groups
-        if group.kind == "measure" and not group.closed_loop and group.rate_rps is not None
+        if group.kind == "measure" and group.rate_rps is not None
+        if not (group.closed_loop or group.varying)
     ]
     models = dict.fromkeys(group.model for group in ladder)
     found = (_bracket(m, [g for g in ladder if g.model == m], gates) for m in models)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks.__main__ import _parser as benchmarks_parser
 from loadlib import scenario_spec
 from loadlib.catalog import CATALOGUE as MODELS
 from loadlib.cli import cli
@@ -205,6 +206,8 @@ def test_command_lines_of_the_documents_parse(where, line):
     elif words[0] == "make":
         makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
         assert all(re.search(rf"^{re.escape(goal)}:", makefile, re.MULTILINE) for goal in words[1:])
+    elif words[:3] == ["python", "-m", "benchmarks"]:
+        benchmarks_parser().parse_args(words[3:])
     else:
         assert words[0] in ("locust", "open"), line
     for word in words:

@@ -87,3 +87,43 @@ slo: ["ttft.p99 < 1s"]
     assert len(gates.remedies(made.objectives, found)) == 3
     only_chat = gates.planned(made, lambda _model, workload: workload == "chat")
     assert [(p.workload, p.requests) for p in only_chat] == [("chat", 750), ("chat", 20)]
+
+
+@pytest.mark.parametrize(
+    ("rate", "remedy", "why"),
+    [
+        ("[[0s, 0/s], [40s, 4/s]]", "use p90 or duration 45s", "80 come while it rises, then 4/s"),
+        ("[[0s, 4/s], [40s, 0/s]]", "use p90", "no longer phase helps: the rate ended at 0"),
+    ],
+)
+def test_a_remedy_follows_the_rate(rate, remedy, why):
+    made = scenario.parse(
+        f"""
+version: 1
+target: simulator
+models: [gpt-4o]
+workloads: {{chat: {{kind: chat}}}}
+load:
+  - {{phase: measure, duration: 40s, arrival: poisson, rate: {rate}}}
+slo: ["ttft.p95 < 1s"]
+"""
+    )
+    (line,) = gates.remedies(made.objectives, gates.planned(made))
+    assert line.endswith(f"needs 100, plans 80: {remedy}"), why
+
+
+def test_a_longer_stretch_of_the_trace_is_the_remedy():
+    made = scenario.parse(
+        """
+version: 1
+target: simulator
+models: [gpt-4o]
+workloads: {r: {kind: replay, data: t.csv}}
+load:
+  - {phase: measure, duration: 40s, arrival: trace}
+slo: ["ttft.p95 < 1s"]
+"""
+    )
+    plan = gates.planned(made, traced=lambda _phase, _groups: 70.0)
+    (line,) = gates.remedies(made.objectives, plan)
+    assert line.endswith("needs 100, plans 70: use p90 or a longer stretch of the trace")

@@ -104,6 +104,8 @@ SECOND = """phase: measure, name: again, requests: 9, arrival: closed, users: 1}
   - {phase: measure, name: again, duration: 150s"""
 
 # What is replaced in TEXT, by what, the line of the error and a part of it.
+FADING = "requests: 9, arrival: poisson, rate: [[0s, 2/s], [9s, 0/s]]"
+FAINT = "duration: 9s, arrival: poisson, rate: [[0s, 0/s], [9s, 0.2/s]]"
 MISTAKES = [
     ("seed: 7", "sede: 7", 23, "unknown key 'sede' (did you mean 'seed'?)"),
     ("seed: 7", "rate: 5/s", 23, "unknown key 'rate' (it belongs in load)"),
@@ -130,6 +132,52 @@ MISTAKES = [
     ("users: 10", "users: 0", 16, "users: should be 1 or more"),
     ("users: 10", "users: 2, max_in_flight: 3", 16, "max_in_flight means nothing with arrival"),
     ("arrival: poisson", "arrival: poison", 17, "'poison' is not one of closed, constant, poi"),
+    ("poisson, rate: 5/s", "gamma, rate: 5/s", 17, "arrival: gamma needs a shape: below 1 is"),
+    ("poisson, rate: 5/s", "gamma, shape: 2", 17, "arrival: gamma needs a rate, such as 5/s"),
+    ("poisson, rate", "gamma, shape: 0, rate", 17, "load.1.shape: should be 0.01 or more"),
+    ("poisson, rate", "gamma, shape: 2x, rate", 17, "load.1.shape: should be a number"),
+    ("rate: 5/s", "rate: 5/s, shape: 2", 17, "shape means nothing with arrival: poisson (arrival"),
+    ("rate: 5/s", "rate: 5/s, speed: 2", 17, "speed means nothing with arrival: poisson (arrival"),
+    ("users: 10", "users: 2, shape: 3", 16, "shape means nothing with arrival: closed"),
+    ("arrival: poisson", "arrival: trace", 17, "rate means nothing with arrival: trace (the trace"),
+    ("poisson, rate: 5/s", "trace", 17, "needs exactly one workload of kind: replay"),
+    ("poisson, rate: 5/s", "trace, speed: 0", 17, "load.1.speed: should be more than 0"),
+    ("rate: 5/s", "rate: [[0s, 2/s], [60, 9/s]]", 17, "load.1.rate.1: a duration needs a unit: wr"),
+    ("rate: 5/s", "rate: [[0s, 2/s], [60s, 9]]", 17, "load.1.rate.1: a rate needs a unit: write 9"),
+    ("rate: 5/s", "rate: [[0s, 2/s], [9/s, 60s]]", 17, "(a point is a time and a rate, such as ["),
+    ("rate: 5/s", "rate: [0s, 2/s]", 17, "load.1.rate.0: a point is a time and a rate, such as"),
+    ("rate: 5/s", "rate: []", 17, "load.1.rate: no point at all"),
+    ("rate: 5/s", "rate: {0s: 2/s}", 17, "load.1.rate: should be a rate such as 5/s, or points"),
+    ("rate: 5/s", "rate: [[1s, 2/s]]", 17, "load.1.rate.0: the first point stands at 0s"),
+    ("rate: 5/s", "rate: [[0s, 2/s], [-1s, 3/s]]", 17, "cannot be negative"),
+    (
+        "rate: 5/s",
+        "rate: [[0s, 2/s],\n  [9s, 3/s],\n  [8s, 3/s]]",
+        19,
+        "earlier than the one before",
+    ),
+    (
+        "rate: 5/s",
+        "rate: [[0s, 0/s], [9s, 0/s]]",
+        17,
+        "load.1.rate.0: the rate is 0 at every point",
+    ),
+    (
+        "rate: 5/s",
+        "rate: [[0s, 2/s],\n  [3m, 9/s]]",
+        18,
+        "the point at 180s lies beyond the durati",
+    ),
+    ("duration: 150s, arrival: poisson, rate: 5/s", FADING, 17, "the rate ends at 0/s, so the req"),
+    ("duration: 150s, arrival: poisson, rate: 5/s", FAINT, 17, "plans no request at all"),
+    (
+        "chat, output_tokens: 128",
+        "replay, data: t.csv, output_tokens: 9",
+        13,
+        "comes from the trace",
+    ),
+    ("chat, output_tokens: 128", "replay", 13, "replay needs data: the trace file"),
+    ("weight: 10}", "data: t.csv}", 14, "data belongs to kind: chat or replay, not long_context"),
     ("phase: measure", "phase: warmup", 15, "no phase measures"),
     ("phase: measure, duration: 150s", SECOND, 18, "a second phase named 'again'"),
     ("version: 1", "version: 2", 1, "version"),
@@ -188,15 +236,9 @@ def test_mistakes_at_their_line(old, new, line, message):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("arrival: poisson", "arrival: gamma"),
-        ("arrival: poisson", "arrival: trace"),
-        ("rate: 5/s", "rate: [[0s, 2/s], [60s, 20/s]]"),
-        ("rate: 5/s", "rate: 5/s, shape: 2"),
-        ("rate: 5/s", "rate: 5/s, speed: 2"),
         ("output_tokens: 64", "output_tokens: {uniform: [1, 2]}"),
         ("output_tokens: 64", "output_tokens: {lognormal: {p50: 1, p99: 2}}"),
         ("[8k, 32Ki]", "{table: azure-conv}"),
-        ("kind: chat", "kind: replay"),
         ("weight: 90", "history: own"),
         ("context_window: 8192", "limits: {rpm: 5000, tpm: 2000000}"),
     ],
@@ -506,6 +548,75 @@ def test_flags_that_make_no_sense(flags, message):
     assert message in str(caught.value)
 
 
+def test_flags_replace_what_the_arrivals_were():
+    ramp = parse(TEXT.replace("rate: 5/s", "rate: [[0s, 0/s], [60s, 20/s], [60s, 1/s]]"))
+    assert ramp.load[1].label == "poisson 0/s … 20/s"
+    assert with_measure(ramp, rate="3/s").load[1].rate == 3.0
+    with pytest.raises(
+        UsageError, match=r"--duration: load\.1\.rate\.1: the point at 60s lies bey"
+    ):
+        with_measure(ramp, duration="30s")
+    bursts = parse(TEXT.replace("poisson, rate", "gamma, shape: 0.5, rate"))
+    assert with_measure(bursts, rate="9/s").load[1].label == "gamma 9/s, shape 0.5"
+    assert with_measure(bursts, users=4).load[1].label == "closed, 4 users"
+    played = parse(TRACED)
+    assert played.load[1].label == "trace ×2"
+    assert with_measure(played, requests=9).load[1].speed == 2
+    with pytest.raises(
+        UsageError, match=r"^--rate: load\.1\.rate: rate means nothing with arrival"
+    ):
+        with_measure(played, rate="9/s")
+
+
+TRACED = TEXT.replace("poisson, rate: 5/s", "trace, speed: 2").replace(
+    "chat, output_tokens: 128", "replay, data: t.csv"
+)
+
+
+def test_an_effective_scenario_says_only_what_holds():
+    (closed, played) = parse(TRACED).effective()["load"]
+    assert "speed" not in closed
+    assert played["speed"] == 2
+    replay = parse(TRACED).effective()["workloads"]["chat"]
+    assert replay == {"kind": "replay", "weight": 90, "data": "t.csv", "skip_invalid": False}
+
+
+@pytest.mark.parametrize(
+    ("change", "varying", "rate", "why"),
+    [
+        ({"rate": 5.0}, False, 5, "a number"),
+        ({"rate": ((0, 5.0),)}, False, 5, "one point is no change"),
+        ({"rate": ((0, 2.0), (60 * S, 20.0))}, True, 11, "a ramp"),
+        ({"rate": 5.0, "arrival": "gamma", "shape": 0.2}, False, 5, "bursts around one rate"),
+        ({"arrival": "trace"}, True, None, "only the trace knows"),
+        ({"arrival": "closed", "users": 3}, False, None, "no rate at all"),
+    ],
+)
+def test_what_is_a_rung_of_a_ladder(change, varying, rate, why):
+    phase = Phase(kind="measure", duration_ns=60 * S, **{"arrival": "poisson", **change})
+    assert phase.varying is varying, why
+    assert phase.mean_rate == (None if rate is None else pytest.approx(rate)), why
+
+
+def test_a_trace_is_counted_by_whom_it_is_read():
+    scenario = parse(TRACED)
+    asked = []
+
+    def traced(phase, groups):
+        asked.append((phase.title, tuple(groups)))
+        return 200.0
+
+    found = scenario.expected(scenario.load[1], lambda _model, _workload: True, traced)
+    assert found["local", "chat"] == 180, "the replay workload has 90 % of the weight"
+    assert asked[1] == ("measure", (("local", "chat"), ("local", "long")))
+    assert scenario.expected(scenario.load[1])["local", "chat"] is None
+
+
+def test_two_replays_do_not_make_one_trace():
+    with pytest.raises(ScenarioError, match="exactly one workload of kind: replay"):
+        parse(TRACED.replace("workloads:\n", "workloads:\n  r: {kind: replay, data: u.csv}\n"))
+
+
 def test_flags_need_exactly_one_measure_phase():
     ladder = TEXT.replace("phase: warmup, duration", "phase: measure, name: low, duration")
     with pytest.raises(UsageError, match=r"2 measure phases, say which: --set load\.0\.rate="):
@@ -576,8 +687,11 @@ def phases(draw, number):
     )
     if draw(st.booleans()):
         return Phase(kind=kind, arrival="closed", users=draw(COUNTS), **ends)
-    rate = draw(RATES) if "requests" in ends else draw(st.floats(1, 1e5))
-    arrival = draw(st.sampled_from(["constant", "poisson"]))
+    low = RATES if "requests" in ends else st.floats(1, 1e5)
+    rate = draw(low | st.builds(lambda a, b, at: ((0, a), (at, b)), low, low, st.integers(0, S)))
+    arrival = draw(st.sampled_from(["constant", "poisson", "gamma"]))
+    if arrival == "gamma":
+        ends["shape"] = draw(st.floats(0.01, 1000))
     full = draw(st.sampled_from(["wait", "drop"]))
     ceiling = draw(COUNTS)
     return Phase(
@@ -718,6 +832,12 @@ def test_the_schema_refuses_what_we_refuse(old, new):
     assert list(SCHEMA.iter_errors(data))
 
 
+def test_the_schema_knows_points():
+    for rate, good in (("[[0s, 2/s], [60s, 0/s]]", True), ("[[0s, 2/s, 3]]", False), ("[]", False)):
+        data = scenario_yaml.read(TEXT.replace("5/s", rate, 1), "x").data | {"slo": []}
+        assert (list(SCHEMA.iter_errors(data)) == []) is good, rate
+
+
 def test_six_files_are_shipped():
     names = {path.stem for path in SCENARIOS}
     assert {"demo", "ci", "chat", "long-context", "chat-and-128k", "ladder"} <= names
@@ -733,12 +853,13 @@ def test_shipped_scenarios_gate_only_what_they_can_decide(path):
         if phase.kind != "measure":
             continue
         for (model, workload), n in scenario.expected(phase).items():
+            assert n is not None, "a shipped trace phase ends by requests"
             # two standard deviations below the mean, where the number is left to chance
             worst = n - 2 * n**0.5 if phase.requests is None else n - 1
             for gate in scenario.objectives:
                 if gate.covers(model, workload) and gate.stat in FLOORS:
                     assert worst >= FLOORS[gate.stat], (phase.name, workload, gate.text)
-        rates = [phase.rate or 0] * (len(scenario.models) if scenario.per == "model" else 1)
+        rates = [phase.mean_rate or 0] * (len(scenario.models) if scenario.per == "model" else 1)
         assert sum(rates) <= 25, "two cores are enough"
 
 

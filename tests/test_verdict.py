@@ -155,7 +155,8 @@ def test_brackets(statuses, last_pass, first_fail, why):
 def test_a_bracket_needs_two_rates_of_an_open_loop():
     assert gates.brackets(*ladder("pass")) == ()
     groups = [rung(1.0, "a"), rung(1.0, "b"), rung(None, "c"), rung(5.0, "d", closed_loop=True)]
-    assert gates.brackets(groups, [gate(phase=p) for p in "abcd"]) == ()
+    groups.append(rung(7.0, "e", varying=True))  # the mean of a ramp is no rung
+    assert gates.brackets(groups, [gate(phase=p) for p in "abcde"]) == ()
 
 
 def test_each_model_has_its_own_bracket_over_all_its_workloads():

@@ -48,8 +48,8 @@ def load_ladder(run: RunLike) -> Figure | None:
 
 
 def offered(group: Group) -> float | None:
-    """Requests per second offered to the model: as configured, else as scheduled."""
-    if group.closed_loop:
+    """Steady requests per second offered to the model: as configured, else as scheduled."""
+    if group.closed_loop or group.varying:
         return None
     return group.rate_rps or group.throughput.offered_rps
 

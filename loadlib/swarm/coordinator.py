@@ -354,5 +354,6 @@ class Coordinator:
             kind=phase.kind,
             load=phase.label,
             closed=phase.closed,
+            varying=phase.varying,
             rates=self._plan.rates(phase),
         )

@@ -21,11 +21,12 @@ from loadlib.client import Call, Prepared
 from loadlib.prompt import Prompt
 from loadlib.recorder import Recorder
 from loadlib.scenario import Phase
-from loadlib.schedule import ARRIVALS, Shard, mix, seed_for, share
+from loadlib.schedule import Shard, arrivals, mix, seed_for, share
 from loadlib.session import ALL, Crew, Plan
 from loadlib.swarm.alarm import Alarm, alarm
 from loadlib.swarm.feed import Feed
 from loadlib.swarm.spread import ceiling, part
+from loadlib.workloads import Stream
 
 LOOKAHEAD = 64  # prompts built ahead: at 128k tokens some 32 MB
 CLOSED_LOOKAHEAD = 16
@@ -309,43 +310,48 @@ class Dispatcher:
             return
         seed = seed_for(self._plan.scenario.seed, phase.title, key)
         falls_on = mix(weights, seed)
+        trace = self._plan.stream(phase, weights)
         # Every shard walks the same round-robin and keeps its own places in it.
         position = 0
-        for index, due_ns in self._instants(phase, mine, seed):
+        for index, due_ns in self._instants(phase, mine, seed, trace):
             while position <= index:
                 model, workload = next(falls_on)
                 position += 1
             if not self._taken(workload):
                 continue  # its share is removed; the others stay as planned
-            yield _Item(due_ns, index, model, workload, self._build(model, workload))
+            if trace is not None and workload == trace.workload:
+                ordinal = trace.ordinal(self._plan.models[model], index)
+            else:
+                ordinal = self._ordinal(model, workload)
+            yield _Item(due_ns, index, model, workload, self._build(model, workload, ordinal))
 
     def _taken(self, workload: str) -> bool:
         """Whether any picked class with tasks takes the arrivals of a workload."""
         return bool(self._plan.crews.get(workload, Crew()).weights)
 
     @staticmethod
-    def _instants(phase: Phase, mine: Shard, seed: int) -> Iterator[tuple[int, int]]:
+    def _instants(
+        phase: Phase, mine: Shard, seed: int, trace: Stream | None
+    ) -> Iterator[tuple[int, int]]:
         if phase.closed:
             index = mine.index
             while phase.requests is None or index < phase.requests:
                 yield index, 0
                 index += mine.count
             return
-        yield from ARRIVALS[phase.arrival](
-            phase.rate,
-            duration_ns=phase.duration_ns,
-            requests=phase.requests,
-            seed=seed,
-            shard=mine,
-        )
+        recorded = None if trace is None else trace.instants
+        yield from arrivals(phase, seed=seed, shard=mine, recorded=recorded)
 
-    def _build(self, model: str, workload: str) -> Prepared | None:
+    def _ordinal(self, model: str, workload: str) -> int:
+        """The next prompt of a workload that counts its own requests, in this shard."""
+        count = self._ordinals.get((model, workload), 0)
+        self._ordinals[(model, workload)] = count + 1
+        return count * self._shard.count + self._shard.index
+
+    def _build(self, model: str, workload: str, ordinal: int) -> Prepared | None:
         source = self._plan.workloads.get(workload)
         if source is None:
             return None
-        count = self._ordinals.get((model, workload), 0)
-        self._ordinals[(model, workload)] = count + 1
-        ordinal = count * self._shard.count + self._shard.index
         return self._prepare(source.prompt(self._plan.models[model], ordinal))
 
     def _set_gate(self, key: str, phase: Phase) -> None:

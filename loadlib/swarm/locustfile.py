@@ -1,6 +1,6 @@
 """The locustfile of `loadlib run`: one user class per kind of workload."""
 
-from loadlib.swarm import ChatUser, LongContextUser
+from loadlib.swarm import ChatUser, LongContextUser, ReplayUser
 
 
 class Chat(ChatUser):
@@ -9,3 +9,7 @@ class Chat(ChatUser):
 
 class LongContext(LongContextUser):
     """Takes the arrivals of every `kind: long_context`."""
+
+
+class Replay(ReplayUser):
+    """Takes the arrivals of every `kind: replay`."""

@@ -152,7 +152,8 @@ class Plugin:
             session.notices += calibration.notices(
                 session.stages, scenario, self.options.processes, session.serves
             )
-        short = gates.remedies(scenario.objectives, gates.planned(scenario, session.serves))
+        planned = gates.planned(scenario, session.serves, session.traced)
+        short = gates.remedies(scenario.objectives, planned)
         for line in (
             *session.skipped,
             *session.notices,

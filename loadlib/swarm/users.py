@@ -290,3 +290,15 @@ class LongContextUser(LLMUser):
     def read(self) -> None:
         """Send the next document with its question."""
         self.llm.next()
+
+
+class ReplayUser(LLMUser):
+    """Sends requests of the lengths of a recorded trace."""
+
+    abstract = True
+    kind = "replay"
+
+    @task
+    def replay(self) -> None:
+        """Send the next request of the trace."""
+        self.llm.next()

@@ -12,9 +12,10 @@ from loadlib.errors import ScenarioError, nearest
 from loadlib.prompt import Prompt
 from loadlib.workloads.chat import Chat
 from loadlib.workloads.long_context import LongContext
+from loadlib.workloads.replay import Replay, Stream
 from loadlib.workloads.windows import Settings, Target
 
-__all__ = ["KINDS", "Settings", "Target", "Workload", "build"]
+__all__ = ["KINDS", "Replay", "Settings", "Stream", "Target", "Workload", "build"]
 
 
 class Workload(Protocol):
@@ -40,9 +41,10 @@ class Workload(Protocol):
         """Request `ordinal` (0, 1, …) of `model`. Raises ValueError unless `serves(model)`."""
 
 
-KINDS: dict[str, type[Chat | LongContext]] = {
+KINDS: dict[str, type[Chat | LongContext | Replay]] = {
     "chat": Chat,
     "long_context": LongContext,
+    "replay": Replay,
 }
 
 

@@ -82,7 +82,7 @@ class LongContext:
         encoding, exact = encoding_of(model)
         floor = self._fixed_tokens(encoding)
         fit = self._lengths.fit(model, ordinal, floor)
-        this = _digest(self._seed, self.name, "" if self._shared else (model.name, ordinal))
+        this = digest(self._seed, self.name, "" if self._shared else (model.name, ordinal))
         code = f"{this % 10_000:04d}-{this // 10_000 % 10_000:04d}"
         reference = REFERENCE.format(self._reference(model, ordinal))
         depth = self._depth(model, ordinal, floor)
@@ -123,7 +123,7 @@ class LongContext:
     def _reference(self, model: Target, ordinal: int) -> int:
         """A number of its own for each ordinal: n ↦ a·n + b is one to one modulo 10¹⁸."""
         if model.name not in self._references:
-            this = _digest(self._seed, self.name, model.name)
+            this = digest(self._seed, self.name, model.name)
             step = this % _REFERENCES | 1
             step += 2 * (step % 5 == 0)  # no factor in common with 10
             self._references[model.name] = step, this >> 64
@@ -152,7 +152,7 @@ class LongContext:
             )
 
 
-def _digest(*parts: object) -> int:
+def digest(*parts: object) -> int:
     """128 bits that depend on nothing but `parts`, the same in every process."""
     raw = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
     return int.from_bytes(raw, "big")
