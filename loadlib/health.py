@@ -99,7 +99,7 @@ def why_late(readings: Readings) -> tuple[str, str]:
     share, waited = readings.cpu_share_p90, readings.cpu_wait_share_p90
     busy = share is not None and share >= CPU_LIMIT
     if waited is not None and waited > WAIT_LIMIT and not (busy and waited < 2 * WAIT_LIMIT):
-        return _contention(readings, f" {_percent(waited)} of the time")
+        return _contention(readings, waited)
     if share is not None and busy:
         cause = f"the load generator was out of CPU ({_percent(share)} of a core a process)"
         return cause, more_processes(readings)
@@ -111,16 +111,16 @@ def why_late(readings: Readings) -> tuple[str, str]:
     return "", "less work in tasks and listeners, more processes (--processes), or a lower rate"
 
 
-def _contention(readings: Readings, how_long: str = "") -> tuple[str, str]:
-    running, cpus = readings.processes, readings.cpus
+def _contention(readings: Readings, waited: float) -> tuple[str, str]:
+    running, cpus, how_long = readings.processes, readings.cpus, f"{_percent(waited)} of the time"
     if running is not None and cpus is not None and running > cpus:
         return (
-            f"{running} load-generating processes waited for {_cores(cpus)}{how_long}",
+            f"{running} load-generating processes waited for {_cores(cpus)} {how_long}",
             f"fewer processes (--processes {cpus}), or a larger machine",
         )
     return (
-        f"something else had the load generator's core{how_long}",
-        "end other programs on this machine, or give the load generator a core of its own",
+        f"something else had the load generator's core {how_long}",
+        "end other programs, or give the load generator a core of its own",
     )
 
 
@@ -228,7 +228,10 @@ _PEAK = "a longer warm-up, or prompts that are cheaper to build; see the lags fo
 def cpu_wait(readings: Readings) -> HealthCheck | None:
     """Somebody else ran on our core while we had work: seen at the source, whatever it spoiled."""
     value = readings.cpu_wait_share_p90
-    return _at_most("cpu_wait_share_p90", value, WAIT_LIMIT, *_contention(readings))
+    if value is None:
+        return None
+    why = _contention(readings, value)
+    return _at_most("cpu_wait_share_p90", value, WAIT_LIMIT, *why)
 
 
 def clock_steps(readings: Readings) -> HealthCheck | None:

@@ -134,6 +134,8 @@ class _Gathered:
     checked: int = 0
     passed: int = 0
     opened: int | None = None
+    events: int = 0
+    coalesced: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     buckets: dict[int, _Bucket] = field(default_factory=dict)
@@ -146,6 +148,8 @@ class _Gathered:
         self._count_tokens(sample)
         self._count_length(sample)
         self.good += is_good(sample, self.bounds)
+        self.events += sample.events
+        self.coalesced += sample.coalesced
         if sample.sent_ns is not None and self.window is not None:
             self.sent_in_time += sample.sent_ns <= self.window.end_ns + _GRACE_NS
         if sample.cost_usd is not None:
@@ -241,6 +245,8 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
         closed_loop=window is not None and window.closed,
         duration_s=None if window is None else round(window.duration_s, 6),
         connections=mine.opened,
+        events=mine.events or None,
+        coalesced=mine.coalesced if mine.events else None,
         causes=dict(mine.causes.most_common()),
         errors=dict(mine.errors.most_common(_TOP_ERRORS)),
         prompt_lengths=tuple(_length(bits, b) for bits, b in sorted(mine.buckets.items())),

@@ -199,7 +199,7 @@ OFFERED = Offered(model="gpt-4o", phase="measure", rps=120.0, at_ceiling=0.9, e2
         (
             {"offered": OFFERED, "cpu_wait_share_p90": 0.5},
             SENT + "something else had the load generator's core 50 % of the time",
-            "end other programs on this machine, or give the load generator a core of its own",
+            "end other programs, or give the load generator a core of its own",
             "someone else's doing",
         ),
         (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadlib.health import BETWEEN
 from loadlib.report import format as f
@@ -37,9 +37,16 @@ def rows(health: Health) -> list[HealthRow]:
 
 
 def troubled(health: Health) -> list[HealthRow]:
-    """The checks that are not ok, the bad ones first."""
-    found = [row for row in rows(health) if row.status != "ok"]
-    return sorted(found, key=lambda row: row.status != "bad")
+    """The checks that are not ok, the bad ones first; what was said once is not said again."""
+    found = sorted(rows(health), key=lambda row: row.status != "bad")
+    said: set[str] = set()
+    kept = []
+    for row in found:
+        if row.status != "ok":
+            parts = [part for part in row.advice.split("; ") if part not in said]
+            said.update(parts)
+            kept.append(replace(row, advice="; ".join(parts)))
+    return kept
 
 
 def _row(check: HealthCheck) -> HealthRow:
