@@ -20,6 +20,7 @@ PAUSE_LIMIT_MS = 10.0
 CPU_LIMIT = 0.9  # of one core
 CPU_AIM = 0.7  # of one core: what a process of a larger number should need
 WAIT_LIMIT = 0.05  # of the time
+STARVED = 0.25  # of the time waiting for the core: nothing else needs to explain a delay
 DELIVERED_LIMIT = 0.95  # of the offered load
 CEILING_LIMIT = 0.05  # of the time
 MERGED_LIMIT = USER_CLOCK_LIMIT = 0.01  # of the reads: below, no p99 hangs on them
@@ -268,7 +269,7 @@ def delivered(readings: Readings) -> HealthCheck | None:
 
 
 def _undelivered(readings: Readings, value: float) -> tuple[str, str]:
-    """Who is to blame: our own lack of CPU before the ceiling, for it too fills the ceiling."""
+    """Who is to blame: a severe lack of CPU before the ceiling, for it too fills the ceiling."""
     offered, ceiling_share = readings.offered, readings.ceiling_share or 0.0
     what = f"sent {_percent(value)} of the offered load"
     if offered is not None:
@@ -276,11 +277,16 @@ def _undelivered(readings: Readings, value: float) -> tuple[str, str]:
         what = f"sent {_percent(value)} of the offered {offered.rps:.4g}/s to {where}"
     cause, remedy = why_late(readings)
     dropped = offered is not None and offered.at_ceiling >= 0.5
-    if not cause and (dropped or ceiling_share > CEILING_LIMIT):
+    if (dropped or ceiling_share > CEILING_LIMIT) and not _starved(readings):
         cause = "the ceiling max_in_flight was reached"
         cause += f" {_percent(ceiling_share)} of the time" if ceiling_share else ""
         remedy = f"raise max_in_flight{_in_flight(offered)} or lower the rate"
     return f"{what}: {cause or 'requests left too late'}", remedy
+
+
+def _starved(readings: Readings) -> bool:
+    share, waited = readings.cpu_share_p90 or 0.0, readings.cpu_wait_share_p90 or 0.0
+    return share >= CPU_LIMIT or waited > STARVED
 
 
 def _in_flight(offered: Offered | None) -> str:
