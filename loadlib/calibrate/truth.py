@@ -103,15 +103,13 @@ def parse(body: bytes, name: str = "<truth>") -> Truth:
     lines = body.splitlines()
     if not lines:
         raise DataError("is empty: the last line should hold gap_us and events", file=name)
-    served, decoder = [], msgspec.json.Decoder(Served)
-    number = 0
+    served, decoder = list[Served](), msgspec.json.Decoder(Served)
     try:
-        for number, line in enumerate(lines[:-1], 1):
+        for line in lines[:-1]:
             served.append(decoder.decode(line))
-        number = len(lines)
         totals = msgspec.json.decode(lines[-1], type=_Totals)
     except msgspec.MsgspecError as error:
-        raise DataError(str(error), file=name, line=number) from None
+        raise DataError(str(error), file=name, line=len(served) + 1) from None
     return Truth(
         requests=tuple(served),
         gaps=totals.gap_us,
