@@ -1,4 +1,4 @@
-"""A program that takes the load generator's core: health sees it, names it, and the run says so."""
+"""Whole runs whose health decides: a program on our core, a ceiling that is too low."""
 
 import os
 import sys
@@ -49,3 +49,18 @@ def test_a_burner_on_our_core_is_named(driver: Driver, burner: Child, core: int)
     assert "end other programs" in waited["remedy"]
     assert "something else had the load generator's core" in ended.out, "the terminal says it too"
     assert burner.process.poll() is None
+
+
+def test_waiting_at_the_ceiling_is_response_time_and_no_lag_of_ours(driver: Driver) -> None:
+    """40 a second where 25 fit: most of the two seconds' arrivals wait for hundreds of ms."""
+    load = "[{phase: measure, requests: 80, arrival: constant, rate: 40/s, max_in_flight: 1}]"
+    ended = driver.loadlib(driver.scenario(load, models=["steady"]))
+    (group,) = ended.summary["groups"]
+    checks = {check["name"]: check for check in ended.summary["health"]["checks"]}
+    waited_ms = group["metrics"]["arrival_lag"]["p90"]
+    assert waited_ms > 200, "sent − intended holds the wait"
+    assert checks["arrival_lag_p99_ms"]["value"] < waited_ms / 4, "what the instrument added"
+    delivered = checks["delivered_share"]
+    assert (ended.code, delivered["status"]) == (7, "bad")
+    assert "of the offered 40/s to steady in measure" in delivered["cause"]
+    assert delivered["remedy"]
