@@ -12,7 +12,7 @@ from benchmarks import processes
 from benchmarks.arithmetic import EVENTS, Shape, Spread, slope
 from benchmarks.lab import LOADLIB, FloorRun, Lab, LoadlibRun
 from benchmarks.processes import MeasurementError, burner
-from benchmarks.table import Row
+from benchmarks.table import Row, number
 from loadlib import rows
 from loadlib.calibrate.truth import fetch
 
@@ -44,7 +44,7 @@ class Paced:
         """What the runs say about themselves, and how late the server was."""
         said = list(dict.fromkeys(filter(None, (run.remarks() for run in self.long))))
         if self.late_us is not None:
-            said.append(f"server's own sends late by {self.late_us / 1000:.2g} ms at p99")
+            said.append(_lateness(self.late_us))
         return "; ".join(said)
 
 
@@ -79,6 +79,10 @@ class Bench:
                 long_runs.append(long)
         late = [run.truth.late_us_p99 for run in long_runs if run.truth.late_us_p99 is not None]
         return Paced(Spread(tuple(slopes)), tuple(long_runs), floor, max(late, default=None))
+
+
+def _lateness(late_us: float) -> str:
+    return f"server's own sends late by {number(late_us / 1000)} ms at p99"
 
 
 def _of(spread: Spread | None, **fields: Any) -> Row:
@@ -296,7 +300,7 @@ def crowd(bench: Bench) -> Iterable[Row]:
     late = run.truth.late_us_p99
     note = run.remarks() or "health ok"
     if late is not None:
-        note += f"; server's own sends late by {late / 1000:.2g} ms at p99"
+        note += f"; {_lateness(late)}"
     yield Row(
         bar="crowd",
         what=f"{head}: TTFT p99 error",

@@ -61,6 +61,11 @@ class Spread:
         """Every error times `factor`."""
         return Spread(tuple(factor * ms for ms in self.at_most), factor * self.mean)
 
+    def rare(self, share: float) -> Spread:
+        """Where all but a share of the readings are known to be free of this error."""
+        kept = [ms if d < share else 0.0 for d, ms in zip(SHARES, self.at_most, strict=True)]
+        return Spread(tuple(kept), min(self.mean, share * self.at_most[0]))
+
     def at(self, p: float) -> float:
         """The error that a share `p` of the readings does not exceed, ms."""
         within = [ms for share, ms in zip(SHARES, self.at_most, strict=True) if 1 - share >= p]

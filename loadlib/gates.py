@@ -276,7 +276,7 @@ def _doubt(objective: Objective, truth: Interval, bound: Bound) -> str:
         between = f"lies between {low} and {high}" if low else f"is {high} or less"
     why = f" ({bound.cause})" if bound.cause else ""
     remedy = f"; {bound.remedy}" if bound.remedy else ""
-    return f"with the instrument's own error the truth {between}{why}{remedy}"
+    return f"the truth {between}, given the instrument's error{why}{remedy}"
 
 
 def _is_breach(objective: Objective, p: float, hits: int, n: int) -> bool:

@@ -16,6 +16,7 @@ from loadlib.sample import Outcome, Sample
 
 THROTTLED_SHARE = 0.5
 THROTTLED_WINDOW_NS = 30 * 10**9
+THROTTLED_SLOT_NS = 10**8
 THROTTLED_AT_LEAST = 3  # requests in the window: one alone is not "more than half for 30 s"
 GONE_AFTER = 20  # consecutive failures to connect …
 GONE_WINDOW_NS = 10 * 10**9  # … over at least this long
@@ -105,12 +106,23 @@ def _costs_nothing(sample: Sample) -> bool:
     return sample.sent_ns is None or (sample.outcome in refused and sample.first_token_ns is None)
 
 
+@dataclass(slots=True)
+class _Slot:
+    """Requests that ended within a tenth of a second: thousands a second must not be kept."""
+
+    number: int
+    last_ns: int = 0
+    seen: int = 0
+    throttled: int = 0
+
+
 class Breakers:
     """Watches finished samples; `observe` returns why the run must stop, or None."""
 
     def __init__(self) -> None:
-        self._ends: deque[tuple[int, bool]] = deque()
-        self._throttled = 0
+        self._ends: deque[_Slot] = deque()
+        self._seen = 0  # in `_ends` …
+        self._throttled = 0  # … and of those, refused
         self._since_ns: int | None = None
         self._unreached = 0
         self._unreached_since_ns = 0
@@ -128,13 +140,21 @@ class Breakers:
     def _throttling(self, sample: Sample) -> str | None:
         now, throttled = sample.end_ns, sample.outcome is Outcome.THROTTLED
         self._since_ns = now if self._since_ns is None else self._since_ns
-        self._ends.append((now, throttled))
+        if not self._ends or self._ends[-1].number != now // THROTTLED_SLOT_NS:
+            self._ends.append(_Slot(now // THROTTLED_SLOT_NS))
+        slot = self._ends[-1]
+        slot.last_ns = max(slot.last_ns, now)
+        slot.seen += 1
+        slot.throttled += throttled
+        self._seen += 1
         self._throttled += throttled
-        while self._ends[0][0] <= now - THROTTLED_WINDOW_NS:
-            self._throttled -= self._ends.popleft()[1]
+        while self._ends[0].last_ns <= now - THROTTLED_WINDOW_NS:
+            old = self._ends.popleft()
+            self._seen -= old.seen
+            self._throttled -= old.throttled
         full_window = now - self._since_ns >= THROTTLED_WINDOW_NS
-        enough = len(self._ends) >= THROTTLED_AT_LEAST
-        if full_window and enough and self._throttled > THROTTLED_SHARE * len(self._ends):
+        enough = self._seen >= THROTTLED_AT_LEAST
+        if full_window and enough and self._throttled > THROTTLED_SHARE * self._seen:
             return "more than half of the requests were throttled for 30 s"
         return None
 

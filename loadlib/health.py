@@ -20,6 +20,7 @@ PAUSE_LIMIT_MS = 10.0
 CPU_LIMIT = 0.9  # of one core
 CPU_AIM = 0.7  # of one core: what a process of a larger number should need
 WAIT_LIMIT = 0.05  # of the time
+STARVED = 0.25  # of the time waiting for the core: nothing else needs to explain a delay
 DELIVERED_LIMIT = 0.95  # of the offered load
 CEILING_LIMIT = 0.05  # of the time
 MERGED_LIMIT = USER_CLOCK_LIMIT = 0.01  # of the reads: below, no p99 hangs on them
@@ -99,7 +100,7 @@ def why_late(readings: Readings) -> tuple[str, str]:
     share, waited = readings.cpu_share_p90, readings.cpu_wait_share_p90
     busy = share is not None and share >= CPU_LIMIT
     if waited is not None and waited > WAIT_LIMIT and not (busy and waited < 2 * WAIT_LIMIT):
-        return _contention(readings, f" {_percent(waited)} of the time")
+        return _contention(readings, waited)
     if share is not None and busy:
         cause = f"the load generator was out of CPU ({_percent(share)} of a core a process)"
         return cause, more_processes(readings)
@@ -111,16 +112,16 @@ def why_late(readings: Readings) -> tuple[str, str]:
     return "", "less work in tasks and listeners, more processes (--processes), or a lower rate"
 
 
-def _contention(readings: Readings, how_long: str = "") -> tuple[str, str]:
-    running, cpus = readings.processes, readings.cpus
+def _contention(readings: Readings, waited: float) -> tuple[str, str]:
+    running, cpus, how_long = readings.processes, readings.cpus, f"{_percent(waited)} of the time"
     if running is not None and cpus is not None and running > cpus:
         return (
-            f"{running} load-generating processes waited for {_cores(cpus)}{how_long}",
+            f"{running} load-generating processes waited for {_cores(cpus)} {how_long}",
             f"fewer processes (--processes {cpus}), or a larger machine",
         )
     return (
-        f"something else had the load generator's core{how_long}",
-        "end other programs on this machine, or give the load generator a core of its own",
+        f"something else had the load generator's core {how_long}",
+        "end other programs, or give the load generator a core of its own",
     )
 
 
@@ -228,7 +229,10 @@ _PEAK = "a longer warm-up, or prompts that are cheaper to build; see the lags fo
 def cpu_wait(readings: Readings) -> HealthCheck | None:
     """Somebody else ran on our core while we had work: seen at the source, whatever it spoiled."""
     value = readings.cpu_wait_share_p90
-    return _at_most("cpu_wait_share_p90", value, WAIT_LIMIT, *_contention(readings))
+    if value is None:
+        return None
+    why = _contention(readings, value)
+    return _at_most("cpu_wait_share_p90", value, WAIT_LIMIT, *why)
 
 
 def clock_steps(readings: Readings) -> HealthCheck | None:
@@ -265,7 +269,7 @@ def delivered(readings: Readings) -> HealthCheck | None:
 
 
 def _undelivered(readings: Readings, value: float) -> tuple[str, str]:
-    """Who is to blame: our own lack of CPU before the ceiling, for it too fills the ceiling."""
+    """Who is to blame: a severe lack of CPU before the ceiling, for it too fills the ceiling."""
     offered, ceiling_share = readings.offered, readings.ceiling_share or 0.0
     what = f"sent {_percent(value)} of the offered load"
     if offered is not None:
@@ -273,11 +277,16 @@ def _undelivered(readings: Readings, value: float) -> tuple[str, str]:
         what = f"sent {_percent(value)} of the offered {offered.rps:.4g}/s to {where}"
     cause, remedy = why_late(readings)
     dropped = offered is not None and offered.at_ceiling >= 0.5
-    if not cause and (dropped or ceiling_share > CEILING_LIMIT):
+    if (dropped or ceiling_share > CEILING_LIMIT) and not _starved(readings):
         cause = "the ceiling max_in_flight was reached"
         cause += f" {_percent(ceiling_share)} of the time" if ceiling_share else ""
         remedy = f"raise max_in_flight{_in_flight(offered)} or lower the rate"
     return f"{what}: {cause or 'requests left too late'}", remedy
+
+
+def _starved(readings: Readings) -> bool:
+    share, waited = readings.cpu_share_p90 or 0.0, readings.cpu_wait_share_p90 or 0.0
+    return share >= CPU_LIMIT or waited > STARVED
 
 
 def _in_flight(offered: Offered | None) -> str:

@@ -194,16 +194,22 @@ class Bounds:
     def _between(self, metric: str, group: Group) -> Bound:
         """Two stamps, each late by itself: their difference is off either way.
 
-        What counts tokens spreads that over the gaps between them.
+        What counts tokens spreads that over the gaps between them. Which events were read together
+        with a later one is counted: the others' gaps are exact.
         """
         gaps = 1.0
         if metric in ("tpot", "output_tok_s_user") and group.tokens.output and group.requests.ok:
             gaps = max(1.0, group.tokens.output / group.requests.ok - 1)
-        off = self._stamps.twice()
+        stamps, why = self._stamps, self._why
+        if metric == "icl" and self._readings.kernel_clock and group.events:
+            reader = Spread.of(self._totals.notes.get("reader_lag"))
+            stamps = reader.rare((group.coalesced or 0) / group.events)
+            why = [_late("reader lag", reader)] if stamps else []
+        off = stamps.twice()
         if CATALOGUE[metric].unit == "ms":
             off = off.scaled(1 / gaps)
-            return self._bound(off, off, self._why)
-        return self._bound(off, off, self._why, "speed", gaps)
+            return self._bound(off, off, why)
+        return self._bound(off, off, why, "speed", gaps)
 
     def _rate(self, metric: str, group: Group) -> Bound:
         """What a perfect instrument would have sent: more, never less.

@@ -42,6 +42,7 @@ SECOND_FIELDS = ("scheduled", "sent", "ended", "ok", "failed", "output_tokens", 
 output tokens by the arrival of their content event, input tokens by first token (or end)."""
 
 NS = 1_000_000_000
+LIVE_NS = 10 * NS  # what the live table looks back on
 _NO_EVENTS: Instants = np.zeros(0, np.int64)
 _READ = tuple((name, row.read) for name, row in CATALOGUE.items() if row.read is not None)
 
@@ -261,7 +262,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Live:
-    """One row of the live table; quantiles and rates are of the last ten seconds."""
+    """One row of the live table; quantiles and rates are of the last `LIVE_NS`."""
 
     model: str
     workload: str
@@ -374,9 +375,9 @@ class Totals:
         """The merged histogram, empty where nothing was recorded."""
         return self.histograms.get(((model, workload, phase), metric), Histogram())
 
-    def live(self, window_s: float = 10.0) -> tuple[Live, ...]:
+    def live(self) -> tuple[Live, ...]:
         """One row per key seen so far, in the order of their appearance."""
-        since = self._latest_ns - int(window_s * NS)
+        since = self._latest_ns - LIVE_NS
         recent = [item for item in self._recent if item.end_ns > since]
         span_s = (self._latest_ns - min((item.start_ns for item in recent), default=0)) / NS
         return tuple(self._live(key, counts, recent, span_s) for key, counts in self.counts.items())
@@ -406,7 +407,7 @@ class Totals:
     def _remember(self, recent: _Recent) -> None:
         self._latest_ns = max(self._latest_ns, recent.end_ns)
         self._recent.append(recent)
-        while self._recent and self._recent[0].end_ns < self._latest_ns - 60 * NS:
+        while self._recent and self._recent[0].end_ns < self._latest_ns - LIVE_NS:
             self._recent.popleft()
 
 

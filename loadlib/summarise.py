@@ -6,6 +6,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ SYSTEM_RATE = "output_tok_s"
 _OUTPUT, _INPUT = 5, 6  # columns of recorder.SECOND_FIELDS
 _GRACE_NS = 250_000_000  # an arrival of the last instant may leave this much after the phase
 _TOP_ERRORS = 20
+_AT_ONCE = 4096  # values recorded in one go
 _NO_EVENTS = np.zeros(0, np.int64)
 
 
@@ -110,11 +112,26 @@ def _window(windows: Sequence[Window], key: Key) -> Window | None:
 
 @dataclass(slots=True)
 class _Bucket:
-    tokens: array[int] = field(default_factory=lambda: array("q"))
-    ttft: array[int] = field(default_factory=lambda: array("q"))  # µs
+    """Requests of like length. It grows with the lengths there are, not with the requests."""
+
+    lengths: Counter[int] = field(default_factory=Counter)  # tokens → requests
+    ttft: Histogram = field(default_factory=Histogram)  # µs …
+    fresh: array[int] = field(default_factory=lambda: array("q"))  # … and not in it yet
     failed: int = 0
     checked: int = 0
     passed: int = 0
+
+    def settle(self) -> None:
+        """Count what is fresh: one by one it would cost ten times as much."""
+        self.ttft.record_many(self.fresh)
+        self.fresh = array("q")
+
+    def median_length(self) -> int:
+        """The lower median, tokens."""
+        rank = (self.lengths.total() + 1) // 2
+        ordered = sorted(self.lengths.items())
+        sums = accumulate(count for _, count in ordered)
+        return next(length for (length, _), upto in zip(ordered, sums, strict=True) if upto >= rank)
 
 
 @dataclass(slots=True)
@@ -134,6 +151,8 @@ class _Gathered:
     checked: int = 0
     passed: int = 0
     opened: int | None = None
+    events: int = 0
+    coalesced: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     buckets: dict[int, _Bucket] = field(default_factory=dict)
@@ -146,6 +165,8 @@ class _Gathered:
         self._count_tokens(sample)
         self._count_length(sample)
         self.good += is_good(sample, self.bounds)
+        self.events += sample.events
+        self.coalesced += sample.coalesced
         if sample.sent_ns is not None and self.window is not None:
             self.sent_in_time += sample.sent_ns <= self.window.end_ns + _GRACE_NS
         if sample.cost_usd is not None:
@@ -179,11 +200,15 @@ class _Gathered:
         length = next((tokens for tokens in known if tokens is not None), None)
         if length is None or sample.outcome is Outcome.CANCELLED:
             return
-        bucket = self.buckets.setdefault(length.bit_length(), _Bucket())
-        bucket.tokens.append(length)
+        bucket = self.buckets.get(length.bit_length())
+        if bucket is None:
+            bucket = self.buckets[length.bit_length()] = _Bucket()
+        bucket.lengths[length] += 1
         bucket.failed += sample.outcome is not Outcome.OK
         if sample.outcome is Outcome.OK:
-            bucket.ttft.extend(_values(CATALOGUE["ttft"], sample))
+            bucket.fresh.extend(_values(CATALOGUE["ttft"], sample))
+            if len(bucket.fresh) >= _AT_ONCE:
+                bucket.settle()
         if sample.quality is not None:
             bucket.checked += 1
             bucket.passed += sample.quality
@@ -241,6 +266,8 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
         closed_loop=window is not None and window.closed,
         duration_s=None if window is None else round(window.duration_s, 6),
         connections=mine.opened,
+        events=mine.events or None,
+        coalesced=mine.coalesced if mine.events else None,
         causes=dict(mine.causes.most_common()),
         errors=dict(mine.errors.most_common(_TOP_ERRORS)),
         prompt_lengths=tuple(_length(bits, b) for bits, b in sorted(mine.buckets.items())),
@@ -364,14 +391,14 @@ def _quality(mine: _Gathered) -> Quality:
 
 
 def _length(bits: int, bucket: _Bucket) -> LengthBucket:
-    ttft = Histogram(bucket.ttft)
-    p50, p90, p99 = (_shown(value) for value in ttft.quantiles((0.5, 0.9, 0.99)))
+    bucket.settle()
+    p50, p90, p99 = (_shown(value) for value in bucket.ttft.quantiles((0.5, 0.9, 0.99)))
     return LengthBucket(
         low=1 << (bits - 1) if bits else 0,
         high=1 << bits,
-        n=len(bucket.tokens),
+        n=bucket.lengths.total(),
         failed=bucket.failed,
-        tokens_p50=int(np.sort(bucket.tokens)[(len(bucket.tokens) - 1) // 2]),
+        tokens_p50=bucket.median_length(),
         ttft_p50=p50,
         ttft_p90=p90,
         ttft_p99=p99,

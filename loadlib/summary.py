@@ -141,6 +141,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     closed_loop: bool = False
     duration_s: float | None = None
     connections: int | None = None  # opened; the rest of the requests reused one
+    events: int | None = None  # content events of the streams
+    coalesced: int | None = None  # … that shared a network read, and its instant, with an earlier
     causes: dict[str, int] = {}  # "timeout/first_token": 3
     errors: dict[str, int] = {}  # example texts (redacted), the most frequent 20
     prompt_lengths: tuple[LengthBucket, ...] = ()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from loadlib.health import Readings, judge
 from loadlib.metrics import CATALOGUE, QUANTILES
 from loadlib.summary import (
     Bracket,
@@ -272,19 +273,12 @@ def _models(models: Mapping[str, Speed]) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-HEALTHY = Health(
-    status="warn",
-    checks=(
-        HealthCheck(name="arrival_lag_p99_ms", value=1.62, limit=5, status="ok"),
-        HealthCheck(name="reader_lag_p99_ms", value=0.41, limit=2, status="ok"),
-        HealthCheck(name="hub_lag_p99_ms", value=2.2, limit=10, status="ok"),
-        HealthCheck(name="cpu_share", value=0.61, limit=0.9, status="ok"),
-        HealthCheck(name="lost_samples", value=0, limit=0, status="ok"),
-        HealthCheck(name="achieved_share", value=0.998, limit=0.95, status="ok"),
-        HealthCheck(name="ceiling_share", value=0.031, limit=0.01, status="warn",
-                    remedy="raise max_in_flight, or read the response clock as capped"),
-        HealthCheck(name="histogram_overflow", value=0, limit=0, status="ok"),
-    ),
+HEALTHY = judge(
+    Readings(
+        arrival_lag_p99_ms=1.62, reader_lag_p99_ms=0.41, merged_share=0.021, user_clock_share=0.0,
+        hub_lag_p99_ms=2.2, cpu_share_max=0.61, cpu_share_p90=0.52, cpu_wait_share_p90=0.012,
+        gc_pause_max_ms=0.8, clock_steps=0, delivered_share=0.998, ceiling_share=0.081,
+    )
 )  # fmt: skip
 
 ENVIRONMENT = {

@@ -254,9 +254,10 @@ def test_ladder_names_the_rate_it_shows():
     assert ladder.load_ladder(run).columns[3] == "offered rate"  # a rebuilt run knows no other
 
 
-def test_closed_loops_make_no_ladder():
+@pytest.mark.parametrize("change", [{"closed_loop": True}, {"varying": True}])
+def test_closed_loops_and_ramps_make_no_ladder(change):
     run = FIXTURES["steps"]()
-    groups = tuple(msgspec.structs.replace(g, closed_loop=True) for g in run.summary.groups)
+    groups = tuple(msgspec.structs.replace(g, **change) for g in run.summary.groups)
     run.summary = msgspec.structs.replace(run.summary, groups=groups)
     assert ladder.load_ladder(run) is None
 

@@ -122,6 +122,46 @@ def test_arrivals_are_on_time_and_absolute(driver):
     assert lags[len(lags) // 2] < 20e6
 
 
+def test_a_trace_is_played_at_its_instants_with_its_lengths_by_two_workers(driver, tmp_path):
+    trace = tmp_path / "trace.jsonl"
+    recorded = [(0, 60), (0, 90), (400, 70), (1000, 300), (1100, 80), (3000, 65)]
+    trace.write_text("".join(
+        json.dumps({"timestamp": at, "input_length": n, "output_length": 3}) + "\n"
+        for at, n in recorded
+    ))  # fmt: skip
+    name = driver.scenario(
+        "[{phase: measure, name: once, duration: 2s, arrival: trace, speed: 2},"
+        " {phase: measure, name: again, requests: 4, arrival: trace},"
+        " {phase: measure, name: bursts, requests: 20, arrival: gamma, shape: 0.2,"
+        " rate: [[0s, 10/s], [1s, 40/s]]}]",
+        workloads={"prod": {"kind": "replay", "data": str(trace)}},
+    )
+    ended = driver.loadlib(name, "--processes", "2")
+    assert ended.code == 0, ended.err
+    played = {
+        phase: sorted((r["index"], r["intended_ns"], r["input_tokens"]) for r in ended.rows
+                      if r["phase"] == phase)
+        for phase in ("once", "again", "bursts")
+    }  # fmt: skip
+    for phase, speed, count in (("once", 2, 6), ("again", 1, 4)):
+        start = played[phase][0][1]
+        assert [(i, n) for i, _, n in played[phase]] == [
+            (i, n) for i, (_, n) in enumerate(recorded[:count])
+        ]
+        # Two workers hear of the start one after the other.
+        assert [(at - start) * speed / 1e6 for _, at, _ in played[phase]] == pytest.approx(
+            [at for at, _ in recorded[:count]], abs=90
+        )
+    assert [index for index, _, _ in played["bursts"]] == list(range(20))
+    groups = {group["phase"]: group for group in ended.summary["groups"]}
+    assert [groups[p]["varying"] for p in played] == [True, True, True]
+    assert groups["once"]["load"] == "trace ×2"
+    for phase in ("once", "again"):
+        assert groups[phase]["rate_rps"] == pytest.approx(3)
+        assert groups[phase]["throughput"]["offered_rps"] == pytest.approx(3, rel=0.05)
+    assert ended.summary["brackets"] == [], "phases whose rate changes are no ladder"
+
+
 @pytest.mark.slow
 def test_a_frozen_server_is_seen_by_the_response_clock_not_the_sent_clock(driver, simulators):
     """Design §9. 1,200 requests, so that 1 % of them are more than ten."""

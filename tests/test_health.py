@@ -197,9 +197,21 @@ OFFERED = Offered(model="gpt-4o", phase="measure", rps=120.0, at_ceiling=0.9, e2
             "who cannot read answers in time fills its own ceiling",
         ),
         (
+            {"ceiling_share": 0.957, "offered": OFFERED, "cpu_wait_share_p90": 0.065},
+            SENT + "the ceiling max_in_flight was reached 95.7 % of the time",
+            "raise max_in_flight (at 2.1 s each some 252 are in flight) or lower the rate",
+            "a little waiting for the core does not keep the ceiling full",
+        ),
+        (
+            {"ceiling_share": 0.957, "offered": OFFERED, "cpu_wait_share_p90": 0.5},
+            SENT + "something else had the load generator's core 50 % of the time",
+            "end other programs, or give the load generator a core of its own",
+            "a lot does",
+        ),
+        (
             {"offered": OFFERED, "cpu_wait_share_p90": 0.5},
             SENT + "something else had the load generator's core 50 % of the time",
-            "end other programs on this machine, or give the load generator a core of its own",
+            "end other programs, or give the load generator a core of its own",
             "someone else's doing",
         ),
         (

@@ -1,5 +1,6 @@
 """Notes and marks of the recorder → readings of health and bounds on figures."""
 
+import msgspec
 import numpy as np
 import pytest
 from record_samples import KEY, MS, sample
@@ -145,6 +146,23 @@ def test_the_error_of_a_p99(metric, marks, closed, over, under, why):
     found = bounds(totals(marks), metric, group(closed=closed))
     assert found.over.at(0.99) == pytest.approx(over, rel=2e-3), why
     assert found.under.at(0.99) == pytest.approx(under, rel=2e-3), why
+
+
+@pytest.mark.parametrize(
+    ("coalesced", "p90", "p999", "why"),
+    [
+        (0, 0, 0, "no event was read with a later one"),
+        (100, 0, 4, "1 % of the events are late: 2 % of the gaps may be off"),
+        (1000, 4, 4, "10 %: a fifth of the gaps"),
+    ],
+)
+def test_gaps_are_off_where_events_were_read_together(coalesced, p90, p999, why):
+    mine = msgspec.structs.replace(group(), events=10_000, coalesced=coalesced)
+    found = bounds(totals(MERGED), "icl", mine)
+    for errors in (found.over, found.under):
+        assert errors.at(0.9) == pytest.approx(p90, rel=2e-3), why
+        assert errors.at(0.999) == pytest.approx(p999, rel=2e-3), why
+    assert bounds(totals(MERGED), "ttft", mine).over.at(0.9) > 0, "first tokens may be among them"
 
 
 @pytest.mark.parametrize(

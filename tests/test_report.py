@@ -25,9 +25,10 @@ from loadlib import report
 from loadlib import run as runs
 from loadlib.charts import numerals
 from loadlib.compare import compare
+from loadlib.health import Readings, judge
 from loadlib.metrics import CATALOGUE
 from loadlib.recorder import Recorder, Totals
-from loadlib.report import html, junit, markdown, terminal, view
+from loadlib.report import health, html, junit, markdown, terminal, view
 from loadlib.report.words import STATUS_ICONS
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
@@ -300,7 +301,7 @@ def test_one_cost_everywhere_and_the_warm_up_is_part_of_it():
         assert tile.detail.startswith(f"{counted}; ")
         assert f"Cost **{text}** {counted}; " in markdown.render(one)
         screen = shown(terminal.print_summary, one, width=200)
-        assert screen.rstrip().endswith(f"{text} {counted}")
+        assert f" · {text} {counted}\n" in screen
 
 
 def test_groups_without_objectives_are_not_said_to_have_met_them():
@@ -414,7 +415,67 @@ def test_bad_health_is_an_error_with_its_remedy():
     summary = Summary(verdict=Verdict(status="inconclusive", exit_code=7),
                       health=Health(status="bad", checks=(bad,)))  # fmt: skip
     text = suite_of(summary).find("testcase/error").text
-    assert "lost samples 3, limit 0 see the log" in text
+    assert "lost samples 3, limit 0: see the log" in text
+
+
+def test_an_override_makes_bad_health_no_error_of_the_run():
+    bad = judge(Readings(lost=3), overridden=True)
+    summary = msgspec.structs.replace(FIXTURES["passing"]().summary, health=bad)
+    assert suite_of(summary).find("testcase/error") is None
+
+
+# — health —————————————————————————————————————————————————————————————————————
+
+LATE = Readings(
+    arrival_lag_p99_ms=12.3, hub_lag_p99_ms=0.4, user_clock_share=0.0, reader_lag_p99_ms=1.2,
+    merged_share=0.0, cpu_share_max=0.98, cpu_share_p90=0.97, delivered_share=0.81,
+)  # fmt: skip
+
+
+BOUND = "ttfb, ttft, ttfo, e2e at most 12.3 ms too long"
+WHY = "the load generator was out of CPU (97 % of a core a process); 1 more process (--processes 2)"
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "why"),
+    [
+        (
+            "arrival lag p99",
+            f"arrival lag p99 12.3 ms, limit 5 ms: {BOUND}; {WHY}",
+            "value, limit, what it bounds, why, what to do",
+        ),
+        ("hub lag p99", "hub lag p99 0.400 ms, limit 5 ms", "bounds nothing: the kernel stamps"),
+        ("reader lag p99", "reader lag p99 1.20 ms, limit 5 ms: stamps exact", "none merged"),
+        ("user clock", "user clock 0 %: stamps exact", "has no limit"),
+        ("lost samples", "lost samples 0, limit 0", "a count"),
+    ],
+)
+def test_a_check_in_one_sentence(name, said, why):
+    found = {row.name: row.sentence for row in health.rows(judge(LATE))}
+    assert found[name] == said, why
+
+
+def test_stamps_of_the_process_bound_every_latency():
+    user = judge(Readings(hub_lag_p99_ms=7.0, user_clock_share=1.0))
+    found = {row.name: row.bounds for row in health.rows(user)}
+    assert found["hub lag p99"] == ("latencies at most 7 ms too long, gaps and speeds either way")
+
+
+@pytest.mark.parametrize("page", ["html", "markdown", "terminal"])
+def test_every_page_says_why_the_instrument_cannot_be_believed_and_what_to_do(page, tmp_path):
+    run = FIXTURES["passing"]()
+    for overridden in (False, True):
+        run.summary = msgspec.structs.replace(
+            run.summary, health=judge(LATE, overridden=overridden)
+        )
+        text = {
+            "html": lambda: html.render(run),
+            "markdown": lambda: markdown.render(run.summary).replace("\\", ""),
+            "terminal": lambda: shown(terminal.print_summary, run.summary, width=400),
+        }[page]()
+        for said in ("delivered", "81 %", "out of CPU", "(--processes 2)", "12.3 ms too long"):
+            assert said in text, said
+        assert ("--allow-unhealthy" in text) == overridden
 
 
 def test_characters_that_xml_forbids_are_left_out():

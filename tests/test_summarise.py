@@ -221,3 +221,10 @@ def test_rows_are_read_once_and_in_any_order():
 
 def test_a_sample_type_is_what_rows_are():
     assert isinstance(sample(), Sample)
+
+
+def test_events_read_together_are_counted():
+    group = only([sample(events=20, coalesced=3), sample(events=5), sample(Outcome.TIMEOUT)])
+    assert (group.events, group.coalesced) == (25, 3)
+    group = only([sample(Outcome.TIMEOUT)])
+    assert (group.events, group.coalesced) == (None, None), "no event, no share"

@@ -325,9 +325,9 @@ def test_a_second_phase_sends_other_words_of_the_same_lengths(replay):
         (Phase(duration_ns=3 * S, speed=2), 4, 4 / 3, "", "", "twice as fast"),
         (Phase(duration_ns=10 * S), 5, 0.5, "", "its trace ends after 6s", "a quiet tail"),
         (Phase(duration_ns=4 * S, speed=2), 5, 1.25, "", "its trace ends after 3s", "and its end"),
-        (Phase(requests=4), 4, 4 / 3, "", "", "ended by its last arrival"),
+        (Phase(requests=4), 4, 1, "", "", "three gaps in three seconds"),
         (Phase(requests=2), 2, None, "", "", "two at one instant have no rate"),
-        (Phase(requests=6), 5, 5 / 6, "asks for 6 requests, its trace has 5", "", "too many"),
+        (Phase(requests=6), 5, 4 / 6, "asks for 6 requests, its trace has 5", "", "too many"),
     ],
 )
 def test_what_a_phase_plays(replay, phase, requests, rate, error, notice, why):
@@ -382,7 +382,7 @@ def test_a_session_knows_what_its_trace_holds(tmp_path):
     plan = session.plan([])
     assert [plan.rates(phase) for phase in session.scenario.load] == [
         {"gpt-4o-mini": 0.8, "gpt-4": 0.8},
-        {"gpt-4o-mini": pytest.approx(4 / 1.5), "gpt-4": pytest.approx(4 / 1.5)},
+        {"gpt-4o-mini": pytest.approx(2), "gpt-4": pytest.approx(2)},
     ]
     mini = session.models["gpt-4o-mini"].cost_usd(220, 22)
     four = session.models["gpt-4"].cost_usd(220, 22)

@@ -46,6 +46,11 @@ class Ladder:
     measure_s: float = MEASURE_S
     processes: int | None = None
 
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What every run is given beside its scenario."""
+        return () if self.processes is None else ("--processes", str(self.processes))
+
     def measure_for(self, streams: int) -> float:
         """Long enough for a p99 that is not simply the slowest request, where time allows."""
         return min(max(self.measure_s, 120 * STREAM_S / streams), 1.5 * self.measure_s)
@@ -76,7 +81,8 @@ def climb(ladder: Ladder, folder: Path, tell: Callable[[str], object]) -> Iterat
     """One step after the other, up to the first that stays in doubt."""
     tell("start-up of a run, to be subtracted from its CPU")
     with truth_server(folder, "--ttft-ms", "10", "--gap-ms", "1", "--tokens", "2") as url:
-        idle = _run(folder / "start-up", _scenario(url, 20, {"requests": 1}, {"requests": 1}, 10))
+        plan = _scenario(url, 20, {"requests": 1}, {"requests": 1}, 10)
+        idle = _run(folder / "start-up", plan, *ladder.flags)
     pace = ("--ttft-ms", TTFT_MS, "--gap-ms", 1000 / EVENTS_PER_S, "--tokens", TOKENS)
     with truth_server(folder, *map(str, pace), "--spread", str(SPREAD)) as url:
         for streams in ladder.streams:
@@ -102,8 +108,7 @@ def _attempt(
     truths.fetch(url)  # nothing of the step before
     warmup, measure = _lasting(WARMUP_S), _lasting(seconds)
     plan = _scenario(url, streams / STREAM_S, warmup, measure, 2 * streams + 10)
-    flags = [] if ladder.processes is None else ["--processes", str(ladder.processes)]
-    done = _run(folder, plan, *flags, load_s=WARMUP_S + seconds)
+    done = _run(folder, plan, *ladder.flags, load_s=WARMUP_S + seconds)
     step = step_of(streams, done, truths.fetch(url), idle_cpu_s)
     shutil.rmtree(folder)
     return step

@@ -170,7 +170,7 @@ class Server:
             # The selector's own timeout is rounded up to whole milliseconds; select's is not.
             if select(wake, (), (), max(0, wait_ns) / 1e9)[0]:
                 self._look()
-            elif not heap and parent is not None and os.getppid() != parent:
+            elif parent is not None and os.getppid() != parent:
                 return
             self._send_due()
 
@@ -187,6 +187,8 @@ class Server:
             elif stream.sent == tokens:
                 heapq.heappop(heap)
                 self._end(stream)
+            elif gap_ns == 0 and stream.connection.unsent:  # not even the headers have left
+                heapq.heapreplace(heap, (due_ns + NS_PER_MS, tie, stream))
             elif gap_ns == 0:
                 heapq.heappop(heap)
                 self._pour(stream, due_ns)
@@ -416,6 +418,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM; the first line of stdout is `{"port": N}`."""
+    parent = os.getppid()  # at once: it may end as soon as it has read the port
     given: Any = _parser().parse_args(argv)
     pace = Pace(
         ttft_ns=given.ttft_ms, gap_ns=given.gap_ms, tokens=given.tokens, spread=given.spread
@@ -426,7 +429,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gc.disable()  # nothing here goes in circles
     print(json.dumps({"port": server.port}), flush=True)  # noqa: T201
     with contextlib.suppress(KeyboardInterrupt):
-        server.run(parent=os.getppid() if given.exit_with_parent else None)
+        server.run(parent=parent if given.exit_with_parent else None)
     return 0
 
 

@@ -103,15 +103,13 @@ def parse(body: bytes, name: str = "<truth>") -> Truth:
     lines = body.splitlines()
     if not lines:
         raise DataError("is empty: the last line should hold gap_us and events", file=name)
-    served, decoder = [], msgspec.json.Decoder(Served)
-    for number, line in enumerate(lines, 1):
-        try:
-            if number == len(lines):
-                totals = msgspec.json.decode(line, type=_Totals)
-            else:
-                served.append(decoder.decode(line))
-        except msgspec.MsgspecError as error:
-            raise DataError(str(error), file=name, line=number) from None
+    served, decoder = list[Served](), msgspec.json.Decoder(Served)
+    try:
+        for line in lines[:-1]:
+            served.append(decoder.decode(line))
+        totals = msgspec.json.decode(lines[-1], type=_Totals)
+    except msgspec.MsgspecError as error:
+        raise DataError(str(error), file=name, line=len(served) + 1) from None
     return Truth(
         requests=tuple(served),
         gaps=totals.gap_us,

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from loadlib.charts import Figure, Key, RunLike, figures
 from loadlib.report import format as f
-from loadlib.report import svg, view, words
+from loadlib.report import health, svg, view, words
 from loadlib.summary import Group, Summary
 
 SECTIONS = {
@@ -48,6 +48,7 @@ def render(run: RunLike) -> str:
     return _template().render(
         f=f,
         view=view,
+        health=health,
         icons=words.STATUS_ICONS,
         summary=summary,
         groups=view.measured(summary),

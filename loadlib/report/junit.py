@@ -9,7 +9,7 @@ import re
 import xml.etree.ElementTree as ET
 
 from loadlib.report import format as f
-from loadlib.report import view
+from loadlib.report import health, view
 from loadlib.summary import Gate, Summary
 
 # XML 1.0 allows no other characters, not even escaped.
@@ -88,18 +88,14 @@ def _fact(gate: Gate) -> str:
 
 def _run(summary: Summary) -> ET.Element | None:
     """A case for the run itself where something other than a gate decided."""
-    status, health = summary.verdict.status, summary.health.status
+    status = summary.verdict.status
+    unhealthy = summary.health.status == "bad" and not summary.health.overridden
     undecided = status == "inconclusive" and not any(g.status != "pass" for g in summary.gates)
-    if status not in RUN_LEVEL and health != "bad" and not undecided:
+    if status not in RUN_LEVEL and not unhealthy and not undecided:
         return None
     case = ET.Element("testcase", classname="loadlib.run", name=_safe(f"run is {status}"), time="0")
     lines = [f.line(reason) for reason in summary.verdict.reasons] or [f"verdict {status}"]
-    lines += [
-        f"{f.check_name(c.name)} {f.check_value(c.name, c.value)}, limit "
-        f"{f.check_value(c.name, c.limit)} {f.line(c.remedy)}".rstrip()
-        for c in summary.health.checks
-        if c.status == "bad"
-    ]
+    lines += [row.sentence for row in health.troubled(summary.health) if row.status == "bad"]
     tag = "failure" if status == "regressed" else "error"
     found = ET.SubElement(case, tag, type=status, message=_safe(lines[0]))
     found.text = _safe("\n".join(lines))

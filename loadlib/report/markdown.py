@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from loadlib import compare
 from loadlib.report import format as f
-from loadlib.report import view
+from loadlib.report import health, view
 from loadlib.summary import Comparison, Summary
 
 LIMIT = 200_000  # bytes
@@ -128,14 +128,11 @@ def _errors(summary: Summary) -> list[str]:
             ((number, text(place), text(message)) for number, place, message in rows),
         )
         blocks += ["### Errors", table]
-    bad = [check for check in summary.health.checks if check.status != "ok"]
-    if bad:
-        lines = [
-            f"- {text(f.check_name(c.name))} {f.check_value(c.name, c.value)}, limit "
-            f"{f.check_value(c.name, c.limit)}" + (f": {text(c.remedy)}" if c.remedy else "")
-            for c in bad
-        ]
-        blocks += [f"### Health: {summary.health.status}", "\n".join(lines)]
+    troubled = health.troubled(summary.health)
+    if troubled:
+        lines = [f"- {row.icon} {text(row.sentence)}" for row in troubled]
+        lead = text(health.lead(summary.health))
+        blocks += [f"### Health: {summary.health.status}", lead, "\n".join(lines)]
     return blocks
 
 

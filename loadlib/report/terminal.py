@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadlib.report import format as f
-from loadlib.report import view
+from loadlib.report import health, view
 from loadlib.report.markdown import ARROWS, INDICATIVE
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Summary
@@ -58,7 +58,7 @@ def print_summary(
     _groups(summary, out)
     for line in view.bracket_lines(summary):
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
-    out.print(_health(summary), soft_wrap=True)
+    _health(summary, out)
     if folder is not None:
         page = folder / "report.html"
         said = f"report {page}" if page.is_file() else "no report was written"
@@ -132,17 +132,20 @@ def _groups(summary: Summary, out: Console) -> None:
         out.print(f"  and {len(rows) - GROUPS} more in the report")
 
 
-def _health(summary: Summary) -> Text:
-    status = summary.health.status
-    line = Text("  ").append(f"health {STATUS_ICONS[status]} {status}", style=STYLES[status])
-    for check in summary.health.checks:
-        if check.status != "ok":
-            name, value = f.check_name(check.name), f.check_value(check.name, check.value)
-            line.append(f" · {name} {value} (limit {f.check_value(check.name, check.limit)})")
+def _health(summary: Summary, out: Console) -> None:
+    """One line, and one more for each check that is not ok, with its remedy."""
+    condition = summary.health
+    status, style = condition.status, STYLES[condition.status]
+    line = Text("  ").append(f"health {STATUS_ICONS[status]} {status}", style=style)
+    if condition.overridden:
+        line.append(" · --allow-unhealthy: the gates decided whatever it is", style="yellow")
     cost = view.spent(summary)
     if cost is not None:
         line.append(f" · {' '.join(cost)}")
-    return line
+    out.print(line, soft_wrap=True)
+    for row in health.troubled(condition):
+        sentence = Text(f"{row.icon} ", style=STYLES[row.status]).append(row.sentence, "default")
+        out.print(Padding(sentence, (0, 0, 0, 4), expand=False))
 
 
 def print_comparison(rows: Sequence[Comparison], console: Console | None = None) -> None:

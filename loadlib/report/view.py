@@ -9,6 +9,7 @@ from loadlib.charts import parts
 from loadlib.charts.ladder import sentence
 from loadlib.metrics import CATALOGUE, FLOORS, QUANTILES
 from loadlib.report import format as f
+from loadlib.report import health
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Gate, Group, Stats, Summary
 
@@ -256,8 +257,7 @@ def banners(summary: Summary) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     if summary.state == "interrupted":
         found.append(("warn", "The run was interrupted: figures cover what had finished by then."))
-    if summary.health.status == "bad":
-        found.append(("warn", "The instrument was not healthy: no figure here decides a gate."))
+    found += health.banners(summary.health)
     groups = measured(summary)
     if not groups or not any(g.requests.sent for g in groups):
         found.append(("warn", "No request was sent in a measure phase."))
@@ -265,17 +265,11 @@ def banners(summary: Summary) -> list[tuple[str, str]]:
         found.append(("warn", CLOSED))
     if str(summary.scenario.get("target")) == "simulator":
         found.append(("info", SIMULATED))
-    said = ("closed loop:", "measured against the simulator")  # in our own words, above
+    # in our own words, above
+    said = ("closed loop:", "measured against the simulator", "--allow-unhealthy")
     found += [("info", f.line(n)) for n in summary.notices if not n.startswith(said)]
     found += [("info", f.line(skipped)) for skipped in summary.skipped]
     return list(dict.fromkeys(found))
-
-
-HEALTH = {
-    "ok": "The instrument kept up: the figures above can be believed.",
-    "warn": "The figures above stand, but read them with the marked checks in mind.",
-    "bad": "The instrument did not keep up: nothing above decides a gate.",
-}
 
 
 # — tables —————————————————————————————————————————————————————————————————————

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import gevent
 from gevent.event import Event
-from gevent.queue import Queue
 
 from loadlib.admission import Gate
 from loadlib.client import Call, Prepared
@@ -25,6 +24,7 @@ from loadlib.schedule import Shard, arrivals, mix, seed_for, share
 from loadlib.session import ALL, Crew, Plan
 from loadlib.swarm.alarm import Alarm, alarm
 from loadlib.swarm.feed import Feed
+from loadlib.swarm.line import Line
 from loadlib.swarm.spread import ceiling, part
 from loadlib.workloads import Stream
 
@@ -87,8 +87,8 @@ class Dispatcher:
         self._recorder, self._prepare, self._drop = recorder, prepare, drop
         self._meet = meet
         self.patience_ns = int(plan.scenario.timeouts.first_token_s * 1e9)
-        self.queues: dict[str, Queue[Arrival | None]] = {
-            name: Queue() for crew in plan.crews.values() for name in crew.weights
+        self.lines: dict[str, Line[Arrival]] = {
+            name: Line() for crew in plan.crews.values() for name in crew.weights
         }
         self._crews = {
             name: mix(crew.weights, 0) for name, crew in plan.crews.items() if crew.weights
@@ -111,15 +111,14 @@ class Dispatcher:
         Raises:
             Closed: the run is over.
         """
-        queue = self.queues.get(user_class)
-        if queue is None:  # nothing in the scenario is for this class: it waits for the end
+        line = self.lines.get(user_class)
+        if line is None:  # nothing in the scenario is for this class: it waits for the end
             if self.drained.is_set():
                 raise Closed
-            queue = self.queues[user_class] = Queue()
+            line = self.lines[user_class] = Line()
         while True:
-            arrival: Arrival | None = queue.get()
+            arrival = line.get()
             if arrival is None:
-                queue.put(None)  # for the next user
                 raise Closed
             if time.monotonic_ns() - arrival.call.intended_ns < self.patience_ns:
                 return arrival
@@ -177,8 +176,8 @@ class Dispatcher:
             self._alarm = None
             if feed is not None:
                 feed.stop()
-            for queue in self.queues.values():
-                queue.put(None)
+            for line in self.lines.values():
+                line.close()
             self.drained.set()
 
     def stop(self) -> None:
@@ -190,12 +189,10 @@ class Dispatcher:
         for gate in self.gates.values():
             for arrival in gate.clear():
                 self._drop(arrival.call, "stopped")
-        for queue in self.queues.values():
-            while not queue.empty():
-                arrival = queue.get_nowait()
-                if arrival is not None:
-                    self._drop_taken(arrival, "stopped")
-            queue.put(None)
+        for line in self.lines.values():
+            for arrival in line.take():
+                self._drop_taken(arrival, "stopped")
+            line.close()
 
     # -- stages --------------------------------------------------------------------------------
 
@@ -278,7 +275,7 @@ class Dispatcher:
 
     def _give(self, arrival: Arrival) -> None:
         self.outstanding.add(arrival)
-        self.queues[next(self._crews[arrival.call.workload])].put(arrival)
+        self.lines[next(self._crews[arrival.call.workload])].put(arrival)
 
     def _admit(self, gate: Gate[Arrival]) -> None:
         """Places came free: those who waited for them take them."""
@@ -389,14 +386,13 @@ class Dispatcher:
             for gate in self.gates.values():
                 for arrival in gate.expire(now_ns):
                     self._drop(arrival.call, "ceiling")
-            for queue in self.queues.values():
-                self._expire_unclaimed(queue, now_ns)
+            for line in self.lines.values():
+                self._expire_unclaimed(line, now_ns)
 
-    def _expire_unclaimed(self, queue: Queue[Arrival | None], now_ns: int) -> None:
+    def _expire_unclaimed(self, line: Line[Arrival], now_ns: int) -> None:
         """Fewer users than the ceiling (someone stopped some): arrivals must not wait for ever."""
-        while not queue.empty():
-            head = queue.peek_nowait()
-            if head is None or now_ns - head.call.intended_ns < self.patience_ns:
+        while (head := line.head) is not None:
+            if now_ns - head.call.intended_ns < self.patience_ns:
                 return
-            queue.get_nowait()
+            line.drop()
             self._drop_taken(head, "ceiling")

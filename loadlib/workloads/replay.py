@@ -65,11 +65,12 @@ class Stream:
         )
 
     def rate(self, phase: Timed) -> float | None:
-        """Their mean number per second of the phase, which `requests` ends with the last one."""
-        sent, duration_ns = self.requests(phase), phase.duration_ns
-        if duration_ns is None and sent:
-            duration_ns = round(int(self.instants[sent - 1]) / phase.speed)
-        return sent / duration_ns * S if duration_ns else None
+        """Their mean number per second; where `requests` ends the phase, by their mean gap."""
+        sent = self.requests(phase)
+        if phase.duration_ns is not None:
+            return sent / phase.duration_ns * S
+        lasts_ns = int(self.instants[sent - 1] - self.instants[0]) / phase.speed if sent else 0
+        return (sent - 1) / lasts_ns * S if lasts_ns else None
 
     def shortfall(self, phase: Timed) -> tuple[str, str]:
         """(error, notice) where the trace holds less than the phase asks for; else empty."""
