@@ -59,6 +59,7 @@ class Exchange:
         self._reusable = True
         self._send_error: str | None = None
         self._request: tuple[Origin, bytes] | None = None  # until the server says something
+        self._over = False  # complete, or a fault is on the tape
         self._hung_up = False  # an idle connection was closed under the request: send it again
         self._heard = False  # something came since the caller last waited
         self._along = False  # the caller wants to be woken for each read
@@ -129,13 +130,13 @@ class Exchange:
                 self.pump()
         except Failed:
             self.tape.fault = None  # what the caller did not wait for is not a fault
-        self.tape.let_go = not self.complete
+        self.tape.let_go, self._over = not self.complete, True
         self._hang_up()
 
     def cancel(self) -> None:
         """Stop at once: the run ends, or the user is killed."""
         if not self._over:
-            self.tape.fault = Fault(Outcome.CANCELLED, "cancelled", "stopped by the load generator")
+            self._fault(Fault(Outcome.CANCELLED, "cancelled", "stopped by the load generator"))
         self._hang_up()
 
     # -- from the event loop -------------------------------------------------------------------
@@ -172,7 +173,7 @@ class Exchange:
         if self._over:
             self._reusable = False
         elif message is None and self.headers_done and self._until_close:
-            self.complete = True
+            self.complete = self._over = True
             self.tape.end_ns = at_ns
             self._reusable = False
             self._wake()
@@ -220,7 +221,7 @@ class Exchange:
         if self.complete:
             return
         if self.headers_done:
-            self.complete = True
+            self.complete = self._over = True
             self.tape.end_ns = self._now_ns
             self._reusable = self._reusable and self._parser.should_keep_alive()
             return
@@ -228,10 +229,6 @@ class Exchange:
         self.tape.headers.clear()
 
     # -- inside: recording ---------------------------------------------------------------------
-
-    @property
-    def _over(self) -> bool:
-        return self.complete or self.tape.fault is not None
 
     def _take_body(self) -> None:
         """Put what one read held of the body on the tape, as one piece."""
@@ -269,7 +266,7 @@ class Exchange:
         return tape.sent_ns is not None and at_ns - tape.sent_ns <= HUNG_UP_NS
 
     def _fault(self, fault: Fault) -> None:
-        self.tape.fault = fault
+        self.tape.fault, self._over = fault, True
         self._wake()
 
     # -- inside: waiting -----------------------------------------------------------------------
@@ -356,7 +353,7 @@ class Exchange:
         try:
             connection = self._pool.take(origin, connect_s, self.tape, reuse=reuse)
         except Failed as failed:
-            self.tape.fault = failed.fault
+            self._fault(failed.fault)
             raise
         self._connection = connection
         connection.sink = self
