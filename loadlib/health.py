@@ -16,6 +16,7 @@ import msgspec
 from loadlib.summary import CheckStatus, Direction, Health, HealthCheck
 
 LAG_LIMIT_MS = 5.0
+STALL_LIMIT_MS = 100.0
 PAUSE_LIMIT_MS = 10.0
 CPU_LIMIT = 0.9  # of one core
 CPU_AIM = 0.7  # of one core: what a process of a larger number should need
@@ -49,6 +50,7 @@ class Readings:
     arrival_lag_p99_ms: float | None = None  # sent − intended, waits at the ceiling left out
     closed_loop: bool = False  # no open phase in the run: arrival lag means nothing
     hub_lag_p99_ms: float | None = None  # how late the event loop woke
+    hub_lag_max_ms: float | None = None
     reader_lag_p99_ms: float | None = None  # read − kernel receive time
     merged_share: float | None = None  # of the reads, that held several content events
     user_clock_share: float | None = None  # of the reads, that have no kernel time
@@ -172,6 +174,13 @@ def hub_lag(readings: Readings) -> HealthCheck | None:
         return None
     check = _at_most("hub_lag_p99_ms", value, LAG_LIMIT_MS, *why_late(readings))
     return check if readings.kernel_clock else _bounding(check, value, STAMPED, "either")
+
+
+def hub_stall(readings: Readings) -> HealthCheck | None:
+    """The longest time in which nothing ran but one thing."""
+    remedy = "a profile of the process (py-spy); less work at once in tasks and listeners"
+    cause = "something held the event loop up"
+    return _at_most("hub_lag_max_ms", readings.hub_lag_max_ms, STALL_LIMIT_MS, cause, remedy)
 
 
 def reader_lag(readings: Readings) -> HealthCheck | None:
@@ -330,6 +339,7 @@ CHECKS: tuple[Callable[[Readings], HealthCheck | None], ...] = (
     arrival_lag,
     reader_lag,
     hub_lag,
+    hub_stall,
     user_clock,
     cpu,
     cpu_wait,

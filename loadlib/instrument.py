@@ -46,6 +46,7 @@ def readings(
         arrival_lag_p99_ms=_shown(arrival_lag(totals, measured).quantile(0.99)),
         closed_loop=all(group.closed_loop for group in measured),
         hub_lag_p99_ms=_shown(_note(totals, "hub_lag").quantile(0.99)),
+        hub_lag_max_ms=_shown(_note(totals, "hub_lag").max),
         reader_lag_p99_ms=_shown(_note(totals, "reader_lag").quantile(0.99)),
         merged_share=_of(marks["merged_reads"], marks["reads"]),
         user_clock_share=_of(marks["user_clock_reads"], marks["reads"]),

@@ -115,7 +115,7 @@ def test_every_health_check():
     readings = Readings(
         arrival_lag_p99_ms=1.0, hub_lag_p99_ms=1.0, reader_lag_p99_ms=1.0, cpu_share_max=0.1,
         delivered_share=1.0, ceiling_share=0.0, user_clock_share=0.0, gc_pause_max_ms=1.0,
-        cpu_wait_share_p90=0.0, clock_steps=0,
+        hub_lag_max_ms=1.0, cpu_wait_share_p90=0.0, clock_steps=0,
     )  # fmt: skip
     names = [check.name for make in CHECKS if (check := make(readings)) is not None]
     assert len(names) == len(CHECKS)

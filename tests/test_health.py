@@ -23,6 +23,8 @@ KERNEL = {"merged_share": 0.0, "user_clock_share": 0.0}
         ),
         ({}, "arrival_lag_p99_ms", None, "not measured is not fine, it is not there"),
         ({"hub_lag_p99_ms": 50.0}, "hub_lag_p99_ms", "warn", "lags only warn"),
+        ({"hub_lag_max_ms": 100.0}, "hub_lag_max_ms", "ok", "one stall spoils no percentile"),
+        ({"hub_lag_max_ms": 101.0}, "hub_lag_max_ms", "warn", "a long one is worth looking for"),
         ({"reader_lag_p99_ms": 6.0}, "reader_lag_p99_ms", "warn", "likewise"),
         (
             {"reader_lag_p99_ms": 6.0, "merged_share": 0.009},

@@ -34,6 +34,7 @@ def test_readings_come_from_notes_and_marks():
     totals.expect(2)
     found = readings(totals, (), recorder_errors=1, cpus=2)
     assert (found.hub_lag_p99_ms, found.reader_lag_p99_ms) == (0.99, 3.0)
+    assert found.hub_lag_max_ms == 1.0
     assert (found.cpu_share_max, found.cpu_share_p90) == (0.87, 0.409)
     assert found.cpu_wait_share_p90 == 0.08
     assert found.gc_pause_max_ms == 43.0

@@ -28,8 +28,8 @@ LAYERS: tuple[str, ...] = (
         "summary tape sse answer admission units rates errorbound"
     ),
     (
-        "recorder summarise run rows folder provenance recover calibration scenario scenario_fields "
-        "scenario_spec scenario_phase scenario_yaml catalog prices tokens workloads guard session "
+        "recorder summarise run rows folder provenance recover calibration scenario "
+        "scenario_fields scenario_spec scenario_phase scenario_yaml catalog prices tokens workloads guard session "
         "instrument outcome"
     ),
     "gates verdict expectations compare conclude charts",
