@@ -40,7 +40,7 @@ KERNEL = {"merged_share": 0.0, "user_clock_share": 0.0}
         ({"gc_pause_max_ms": 11.0}, "gc_pause_max_ms", "warn", "a long one"),
         ({"cpu_share_max": 0.9}, "cpu_share_max", "ok", "busy"),
         ({"cpu_share_max": 0.97}, "cpu_share_max", "warn", "saturated"),
-        ({"cpu_wait_share_p90": 0.05}, "cpu_wait_share_p90", "ok", "some waiting is normal"),
+        ({"cpu_wait_share_p90": 0.02}, "cpu_wait_share_p90", "ok", "some waiting is normal"),
         ({"cpu_wait_share_p90": 0.5}, "cpu_wait_share_p90", "warn", "a burner on our core"),
         ({}, "cpu_wait_share_p90", None, "not Linux: unknown, not fine"),
         ({"clock_steps": 0}, "clock_steps", "ok", "nobody set it"),
