@@ -208,10 +208,12 @@ class Steps(LoadTestShape):
 def test_plain_locust_takes_scenario_file_and_leaves_the_same_artefacts(driver):
     mine, theirs = driver.sub("mine"), driver.sub("theirs")
     load = "[{phase: measure, requests: 30, arrival: constant, rate: 30/s}]"
+    # 5 ms between tokens: each is read by itself, so that every answer has a rate of its own.
+    steady = {"models": ["steady"]}
     theirs.write("chat.py", CHAT_ONLY)
     children = [
-        mine.start("loadlib", "run", mine.scenario(load)),
-        theirs.begin_locust("chat.py", "--scenario", theirs.scenario(load)),
+        mine.start("loadlib", "run", mine.scenario(load, **steady)),
+        theirs.begin_locust("chat.py", "--scenario", theirs.scenario(load, **steady)),
     ]
     ours, plain = [child.wait() for child in children]
     assert (ours.code, plain.code) == (0, 0), plain.err

@@ -3,9 +3,17 @@
 The only importer of locust. Import it before openai, httpx2 and ssl: locust patches sockets.
 """
 
-import locust  # noqa: F401  isort: skip - first of all: it monkey-patches
+import gc
 
-from loadlib.swarm import plugin
-from loadlib.swarm.users import ChatUser, LLMMixin, LLMUser, LongContextUser, ReplayUser, Reply
+_was_on = gc.isenabled()
+gc.disable()  # what is imported stays: to look for garbage in it takes a tenth of a second
+
+import locust  # noqa: E402, F401  isort: skip - first of all: it monkey-patches
+
+from loadlib.swarm import plugin  # noqa: E402
+from loadlib.swarm.users import ChatUser, LLMMixin, LLMUser, LongContextUser, ReplayUser, Reply  # noqa: E402
+
+if _was_on:
+    gc.enable()
 
 __all__ = ["ChatUser", "LLMMixin", "LLMUser", "LongContextUser", "ReplayUser", "Reply", "plugin"]

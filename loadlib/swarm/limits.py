@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from loadlib.errors import PreflightError
-from loadlib.session import Session
+from loadlib.scenario import Scenario
 from loadlib.swarm.spread import most_in_flight
 
 if sys.platform != "win32":  # which counts no descriptors
@@ -14,9 +14,9 @@ if sys.platform != "win32":  # which counts no descriptors
 SPARE = 128  # files of a process beside its connections: libraries, run folder, event loop
 
 
-def descriptors(session: Session, workers: int) -> int:
+def descriptors(scenario: Scenario, workers: int) -> int:
     """Files that one of so many processes can need at once under a scenario."""
-    return SPARE + most_in_flight(session, workers)
+    return SPARE + most_in_flight(scenario, workers)
 
 
 def allow_files(needed: int) -> None:

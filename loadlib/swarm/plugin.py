@@ -25,7 +25,7 @@ from locust.user.users import HttpUser
 from loadlib import calibration, gates, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
-from loadlib.report import terminal
+from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
@@ -119,7 +119,15 @@ class Plugin:
         # --host is where plain users talk to; of a mixin it is the web site, not the model.
         web = any(issubclass(cls, HttpUser) for cls in classes)
         host = self.options.base_url or (None if web else self.environment.host)
-        session = open_session(choice, classes, host=host, users=self.options.num_users)
+
+        def chosen(scenario: Scenario) -> None:
+            if not choice.free:
+                self._allow_files(scenario)
+            if scenario.target == "simulator":
+                self.simulator = Simulator()
+
+        users = self.options.num_users
+        session = open_session(choice, classes, host=host, users=users, chosen=chosen)
         if not session.free and self.environment.shape_class is not None:
             shape = type(self.environment.shape_class).__name__
             self.environment.shape_class = None
@@ -127,15 +135,13 @@ class Plugin:
         return session
 
     def _prepare_target(self) -> None:
-        """The simulator or the preflight; sends no completion."""
+        """The preflight of every endpoint; sends no completion."""
         session = self.session
-        if not session.free:
-            self._allow_files(session)
-        if session.scenario.target == "simulator":
-            self.simulator = Simulator()
+        if self.simulator is not None:
             session.redirect(self.simulator.base_url)
         client = Client(session.models, deadlines(session.scenario), lambda *_: None)
-        for model in session.models.values():
+        endpoints = {(m.base_url, m.api_key_env): m for m in reversed(session.models.values())}
+        for model in reversed(endpoints.values()):  # the first of each, in their order
             remark = client.check(model)
             if remark:
                 session.notices.append(remark)
@@ -162,11 +168,11 @@ class Plugin:
         ):
             sys.stderr.write(f"! {line}\n")
 
-    def _allow_files(self, session: Session) -> None:
+    def _allow_files(self, scenario: Scenario) -> None:
         """Here for this machine's workers, and for the simulator, which takes all connections."""
-        alone = session.scenario.target == "simulator"
+        alone = scenario.target == "simulator"
         if alone or not isinstance(self.runner, MasterRunner) or self.options.processes:
-            allow_files(descriptors(session, 1 if alone else self._workers))
+            allow_files(descriptors(scenario, 1 if alone else self._workers))
 
     @property
     def _workers(self) -> int:
@@ -177,7 +183,7 @@ class Plugin:
         if self.session.free:
             return
         options = self.options
-        most, taking = users_of_a_class(self.session, self._workers), self._taking()
+        most, taking = users_of_a_class(self.session.scenario, self._workers), self._taking()
         for cls in self.environment.user_classes:
             # A class that takes no arrivals needs no users; nor does one that is not ours.
             cls.fixed_count = most if cls in taking else 0
@@ -292,7 +298,7 @@ class Plugin:
             PreflightError: the system does not let it open as many files as it may need.
         """
         if not self.session.free:
-            allow_files(descriptors(self.session, shard.count))
+            allow_files(descriptors(self.session.scenario, shard.count))
         plan = self._plan(self.session)
         self.worker = Worker(self.session, plan, shard, self.environment, send)
         self.has_part.set()
@@ -358,6 +364,8 @@ class Plugin:
         except OSError as problem:
             name = os.environ.get("GITHUB_STEP_SUMMARY")
             sys.stderr.write(f"! cannot append to {name}: {problem.strerror}\n")
+        from loadlib.report import terminal  # draws with what takes 0.2 s to import
+
         terminal.print_summary(summary, folder, terminal.Screen(err=self.options.loadlib_json))
 
     def _argv(self) -> list[str]:

@@ -12,9 +12,8 @@ from typing import Any
 
 from locust.dispatch import UsersDispatcher
 
-from loadlib.scenario import Phase
+from loadlib.scenario import Phase, Scenario
 from loadlib.schedule import Shard, share
-from loadlib.session import Session
 
 
 class EvenDispatcher(UsersDispatcher):
@@ -54,13 +53,12 @@ def part(phase: Phase, shard: Shard) -> Shard | None:
     return Shard(shard.index, count) if shard.index < count else None
 
 
-def most_in_flight(session: Session, workers: int) -> int:
+def most_in_flight(scenario: Scenario, workers: int) -> int:
     """As many requests as the phases can ever have in flight on one of so many processes."""
-    scenario = session.scenario
-    streams = len(session.models) if scenario.per == "model" else 1
+    streams = len(scenario.models) if scenario.per == "model" else 1
     return streams * -(-max(map(ceiling, scenario.load)) // workers)
 
 
-def users_of_a_class(session: Session, workers: int) -> int:
+def users_of_a_class(scenario: Scenario, workers: int) -> int:
     """As many users of one class as the phases can ever need at once, on `workers` processes."""
-    return workers * most_in_flight(session, workers)
+    return workers * most_in_flight(scenario, workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import subprocess
 import sys
+from functools import cached_property
 
 from loadlib.errors import PreflightError
 
@@ -22,12 +23,20 @@ class Simulator:
             [*command, "--exit-with-parent"], stdout=subprocess.PIPE, start_new_session=True
         )
         atexit.register(self.stop)
+
+    @cached_property
+    def base_url(self) -> str:
+        """Where it listens; waits until it does, half a second after its start.
+
+        Raises:
+            PreflightError: it has ended instead.
+        """
         assert self._process.stdout is not None
         line = self._process.stdout.readline().decode(errors="replace").strip()
         if not line.startswith(PREFIX):
             self.stop()
             raise PreflightError(f"the simulator did not start{': ' + line if line else ''}")
-        self.base_url = line.removeprefix(PREFIX)
+        return line.removeprefix(PREFIX)
 
     def stop(self) -> None:
         """End the process; safe to call twice."""
