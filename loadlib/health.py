@@ -190,7 +190,7 @@ def reader_lag(readings: Readings) -> HealthCheck | None:
         return None
     if merged is not None and not readings.merging:
         check = _at_most("reader_lag_p99_ms", value, LAG_LIMIT_MS, harmless=True)
-        return _bounding(check, 0.0, STAMPED, "either")
+        return _bounding(check, 0.0, (*RESPONSE_CLOCK, *SENT_CLOCK), "either")
     cause, remedy = why_late(readings)
     if merged is not None:
         why = f"{_percent(merged)} of the reads held several events, which share one instant"

@@ -118,6 +118,7 @@ class Worker:
         # modules stops the hub for 75 ms, without them for less than one.
         gc.collect()
         gc.freeze()
+        self.client.take_readings()  # what preflight read is not the run's
         if self.dispatcher is None:
             self.open_phase(FREE_PHASE)
         self._greenlets = [

@@ -16,7 +16,7 @@ from loadlib.answer import FirstToken
 from loadlib.sample import Outcome
 from loadlib.tape import MAX_BODY_BYTES, Fault, Tape
 from loadlib.transport.tape import TAPE, as_httpx, begin_tape, for_sdk, streams, tls_context
-from loadlib.wire import MAX_READS, Deadlines
+from loadlib.wire import MAX_READS, Deadlines, Reel
 
 
 def proxy_for(url: str) -> str | None:
@@ -71,6 +71,7 @@ class SdkTransport(httpx2.BaseTransport):
             raise
         finally:
             tape.end_ns = tape.end_ns or time.monotonic_ns()
+            Reel.here().readings.user_clock_reads += len(tape.reads)  # health must know
         return tape
 
     def _read(
