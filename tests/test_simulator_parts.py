@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from loadlib import tokens
 from loadlib.catalog import CATALOGUE, resolve
-from loadlib.engine import Engine, Work
+from loadlib.engine import Limits, Work, replica
 from loadlib.errors import LoadlibError
 from loadlib.scenario import ModelSpec
 from loadlib.simulator.__main__ import main
@@ -87,7 +87,10 @@ def test_parts_names_and_images_are_counted():
 
 
 def first_ms(profile, prompt_tokens):
-    return Engine(profile.speed).submit(Work(prompt_tokens, 1), 0).first_ns / 1e6
+    engine = replica(profile.speed)
+    sequence = engine.submit(Work(prompt_tokens, 1), 0)
+    engine.advance(10**18)
+    return sequence.first_ns / 1e6
 
 
 def test_the_catalogue_is_plausible():
@@ -160,6 +163,12 @@ BROKEN = {
     "": "p.yaml: a profile needs models, or a default",
     "models: {}\n": "a profile needs models, or a default",
     "models: {a: [\n": "p.yaml:2: not YAML: ",
+    "default: {prefix_cache: 1}\n": "p.yaml:1: default.prefix_cache: should be true or false",
+    "default:\n  step_ms: -1\n": "p.yaml:2: default.step_ms: should be at least 0",
+    "default: {tokens_per_minute: 0}\n": "p.yaml:1: default.tokens_per_minute: should be",
+    "default: {step_ms: 9, output_tok_s: 5}\n": "p.yaml:1: default: prefill_tok_s, output_tok_s",
+    "default: {step_ms: 9, token_budget: 5}\n": "p.yaml:1: default: token_budget must be at least",
+    "default: {kv_blocks: 5}\n": "p.yaml:1: default: kv_blocks hold 80 tokens: needs a context_w",
 }
 
 
@@ -184,12 +193,41 @@ def test_a_profile_may_leave_anything_out(tmp_path):
     assert profile.of("c") is None
 
 
+def test_a_replica_is_given_by_its_steps(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "default: {step_ms: 8, step_us_per_prefill_token: 32, step_us_per_sequence: 15,\n"
+        "  step_ns_per_context_token: 0.049, max_running: 4, token_budget: 2048, kv_blocks: 1k,\n"
+        "  prefix_cache: true, context_window: 16000, requests_per_minute: 60}\n"
+    )
+    model = load(str(path)).default
+    step = model.speed.step
+    assert (step.base_ns, step.prefill_token_ns, step.sequence_ns) == (8e6, 32e3, 15e3)
+    assert (step.context_token_ns, step.token_budget, step.kv_blocks) == (0.049, 2048, 1000)
+    assert (step.block_tokens, step.prefix_cache) == (16, True)
+    assert model.limits == Limits(requests_per_minute=60)
+
+
+@pytest.mark.parametrize("name", ["vllm-replica", "llamacpp-cpu"])
+def test_a_replica_slows_down_in_company(name):
+    model = load(name).default
+    alone, crowd = [], []
+    for count, latencies in ((1, alone), (4, crowd)):
+        engine = replica(model.speed)
+        sequences = [engine.submit(Work(500, 50), 0) for _ in range(count)]
+        engine.advance(10**18)
+        latencies += [s.last_ns for s in sequences]
+        assert engine.load.kv_usage == 0
+    assert max(crowd) > max(alone)
+    assert model.limits == Limits()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["--host", "0.0.0.0"], "binds loopback only, not '0.0.0.0'"),
         (["--host", "example.com"], "binds loopback only"),
-        (["--profile", "instent"], "no profile 'instent': neither catalogue nor instant"),
+        (["--profile", "instent"], "no profile 'instent': neither catalogue, instant, "),
         (["--profile", "/"], "no profile '/'"),
         (["--require-key", "SIM_TEST_UNSET"], "'SIM_TEST_UNSET' is not set"),
     ],

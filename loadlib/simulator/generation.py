@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loadlib.engine import Engine, Sequence, Work
+from loadlib.engine import Load, Sequence, Work, replica
 from loadlib.simulator import wire
 from loadlib.simulator.answers import Answer
 from loadlib.simulator.chat import Refusal
@@ -24,27 +24,74 @@ OVERLOADED = "The server had an error while processing your request."
 
 
 class Served:
-    """One model in service: its engine, its counters, and who waits for a place."""
+    """One model in service: its engine, its counters, and who waits for a first token.
+
+    A `pacer.Job` as long as somebody waits: it wakes with the engine's next event, and tells
+    those who have got their instants. Everybody else asks the engine when their token is due.
+    """
 
     def __init__(self, profile: ModelProfile) -> None:
         self.profile = profile
-        self.engine = Engine(profile.speed)
-        self.meter = Meter(lambda: (self.engine.running, self.engine.waiting))
+        self.engine = replica(profile.speed)
+        self.meter = Meter(self._load)
         self._waiting: dict[Sequence, Generation] = {}
+        self._pacer: Pacer | None = None
+        self._wake_ns: int | None = None  # the instant of our job in the pacer
 
-    def enter(self, generation: Generation, work: Work, arrival_ns: int) -> Sequence:
-        """Hand work to the engine; `generation.admitted` is called once it has a place."""
+    def enter(self, work: Work, arrival_ns: int, pacer: Pacer) -> Sequence:
+        """Hand work to the engine. Raises `ValueError` for what it could never complete."""
+        self._pacer = pacer
         sequence = self.engine.submit(work, arrival_ns)
-        if sequence.admitted_ns is None:
-            self._waiting[sequence] = generation
+        self._announce()
         return sequence
 
+    def wait(self, sequence: Sequence, generation: Generation) -> None:
+        """Have `generation.admitted` called when the next token of `sequence` has an instant."""
+        self._waiting[sequence] = generation
+        self._arm()
+
+    def advance(self, now_ns: int) -> None:
+        """Let the engine do what is due, and tell who waits for it."""
+        self.engine.advance(now_ns)
+        self._announce()
+
     def leave(self, sequence: Sequence, now_ns: int) -> None:
-        """Free what `sequence` held, and start whoever waited for it."""
+        """The answer is complete, or nobody wants it any more."""
         self._waiting.pop(sequence, None)
-        heir = self.engine.release(sequence, now_ns)
-        if heir is not None:
-            self._waiting.pop(heir).admitted()
+        self.engine.cancel(sequence, now_ns)
+        self._announce()
+        self._arm()
+
+    def fire(self, now_ns: int) -> int | None:
+        """An event of the engine is due; see `pacer.Job`."""
+        if self._wake_ns is None or self._wake_ns > now_ns:
+            return None  # another wake-up has been asked for since
+        self.advance(now_ns)
+        self._wake_ns = self.engine.next_ns if self._waiting else None
+        return self._wake_ns
+
+    def _announce(self) -> None:
+        engine = self.engine
+        if engine.begun:
+            begun = engine.begun[:]
+            engine.begun.clear()
+            for sequence in begun:
+                generation = self._waiting.pop(sequence, None)
+                if generation is not None:
+                    generation.admitted()
+        engine.ended.clear()
+
+    def _arm(self) -> None:
+        next_ns = self.engine.next_ns if self._waiting else None
+        if next_ns is None or self._pacer is None:
+            return
+        if self._wake_ns is None or next_ns < self._wake_ns:
+            self._wake_ns = next_ns
+            self._pacer.at(next_ns, self)
+
+    def _load(self) -> Load:
+        self.advance(time.monotonic_ns())
+        return self.engine.load
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +128,18 @@ class Generation:
         self._after_ns = round(order.faults.stall_after_first_s * 1e9)
         cut = order.faults.cuts and order.streamed
         self._cut = max(1, self._total // 2) if cut else None
-        self._sequence = served.enter(self, order.work, order.arrival_ns)
+        self._sequence = served.enter(order.work, order.arrival_ns, pacer)
         connection.on_gone = self._gone
         if order.streamed:
             head = connection.start_stream(wire.EVENT_STREAM, order.headers)
             connection.write(head + self._events.opening())
-        if self._sequence.admitted_ns is not None:
-            self.admitted()
+        self.admitted()
 
     def admitted(self) -> None:
-        """The engine has a place: the instants are known."""
-        if not self._over:
-            self._pacer.at(self._due_ns(0), self)
+        """Be there when the next token is due, or when the engine can tell when that is."""
+        due_ns = None if self._over else self._next_ns()
+        if due_ns is not None:
+            self._pacer.at(due_ns, self)
 
     def fire(self, now_ns: int) -> int | None:
         """Write all that is due; see `pacer.Job`."""
@@ -100,6 +147,7 @@ class Generation:
             return None
         if self._connection.backlog > MAX_BACKLOG_BYTES:
             return now_ns + RETRY_NS
+        self._served.advance(now_ns)
         ready = min(self._due(now_ns), self._written + BURST)
         data = b""
         if self._cut is not None and ready >= self._cut:
@@ -114,18 +162,29 @@ class Generation:
             return None
         if data:
             self._connection.write(data)
-        return self._due_ns(self._written if self._order.streamed else self._total - 1)
+        return self._next_ns()
 
     # --- instants, stalls included -----------------------------------------------------------
 
-    def _due_ns(self, index: int) -> int:
-        late_ns = self._before_ns + (self._after_ns if index else 0)
-        return self._sequence.token_ns(index) + late_ns
+    def _next_ns(self) -> int | None:
+        """When there is something to write next; None: the engine will tell."""
+        due_ns = self._due_ns(self._written if self._order.streamed else self._total - 1)
+        if due_ns is None:
+            self._served.wait(self._sequence, self)
+        return due_ns
+
+    def _due_ns(self, index: int) -> int | None:
+        due_ns = self._served.engine.token_ns(self._sequence, index)
+        if due_ns is None:
+            return None
+        return due_ns + self._before_ns + (self._after_ns if index else 0)
 
     def _due(self, now_ns: int) -> int:
-        if now_ns < self._due_ns(0):
+        engine, sequence = self._served.engine, self._sequence
+        first_ns = self._due_ns(0)
+        if first_ns is None or now_ns < first_ns:
             return 0
-        return max(1, self._sequence.tokens_due(now_ns - self._before_ns - self._after_ns))
+        return max(1, engine.tokens_due(sequence, now_ns - self._before_ns - self._after_ns))
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -153,7 +212,7 @@ class Generation:
         meter.e2e.observe(now_ns - order.arrival_ns)
         if self._total > 1:
             meter.tpot.observe((now_ns - self._first_ns) // (self._total - 1))
-        self._leave("length" if finish == "length" else "stop", self._due_ns(self._total - 1))
+        self._leave("length" if finish == "length" else "stop", now_ns)
         if order.streamed:
             done = not order.faults.no_done
             self._connection.write(data + self._events.closing(finish, counts, done=done))

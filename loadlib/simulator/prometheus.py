@@ -6,6 +6,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from loadlib.engine import Load
+
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 # vLLM's own boundaries, in seconds.
@@ -20,6 +22,32 @@ _TPOT_S = (
 _E2E_S = (
     *(0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0),
     *(120.0, 240.0, 480.0, 960.0, 1920.0, 7680.0),
+)
+
+
+# What the engine itself knows; None is left out.
+_ENGINE: tuple[tuple[str, str, str, Callable[[Load], float | None]], ...] = (
+    ("vllm:num_requests_running", "gauge", "Requests that hold a place.", lambda e: e.running),
+    ("vllm:num_requests_waiting", "gauge", "Requests without a place.", lambda e: e.waiting),
+    ("vllm:kv_cache_usage_perc", "gauge", "KV blocks in use, 1 = all.", lambda e: e.kv_usage),
+    (
+        "vllm:num_preemptions_total",
+        "counter",
+        "Times a running request lost its KV blocks.",
+        lambda e: e.preemptions,
+    ),
+    (
+        "vllm:prefix_cache_queries_total",
+        "counter",
+        "Prompt tokens looked up in the prefix cache.",
+        lambda e: e.prefix_queries,
+    ),
+    (
+        "vllm:prefix_cache_hits_total",
+        "counter",
+        "Prompt tokens found there.",
+        lambda e: e.prefix_hits,
+    ),
 )
 
 
@@ -52,9 +80,9 @@ class Histogram:
 
 @dataclass(slots=True)
 class Meter:
-    """The counters of one model; `load` tells (running, waiting) when asked."""
+    """The counters of one model; `load` tells what the engine holds when asked."""
 
-    load: Callable[[], tuple[int, int]]
+    load: Callable[[], Load]
     prompt_tokens: int = 0
     generation_tokens: int = 0
     finished: dict[str, int] = field(
@@ -68,6 +96,7 @@ class Meter:
 def page(meters: dict[str, Meter]) -> str:
     """The whole page, families in a fixed order, models by name."""
     rows = [(_labels(name), meters[name]) for name in sorted(meters)]
+    loads = [(labels, meter.load()) for labels, meter in rows]
     lines: list[str] = []
 
     def family(name: str, kind: str, text: str, samples: Iterable[str]) -> None:
@@ -80,10 +109,10 @@ def page(meters: dict[str, Meter]) -> str:
         samples = (line for labels, m in rows for line in read(m).lines(name, labels))
         family(name, "histogram", text, samples)
 
-    single(
-        "vllm:num_requests_running", "gauge", "Requests that hold a place.", lambda m: m.load()[0]
-    )
-    single("vllm:num_requests_waiting", "gauge", "Requests without a place.", lambda m: m.load()[1])
+    for name, kind, text, read in _ENGINE:
+        values = ((labels, read(load)) for labels, load in loads)
+        samples = (f"{name}{{{labels}}} {value}" for labels, value in values if value is not None)
+        family(name, kind, text, samples)
     single(
         "vllm:prompt_tokens_total",
         "counter",

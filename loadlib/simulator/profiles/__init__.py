@@ -1,20 +1,20 @@
-"""How fast each model is: `catalogue`, `instant`, or a YAML file of the user's own."""
+"""How fast each model is: a built-in profile, or a YAML file of the user's own."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from loadlib import scenario_yaml, units
-from loadlib.engine import Speed
+from loadlib.engine import Limits, Speed, Step
 from loadlib.errors import ScenarioError, UsageError, nearest
 
 Encoding = Literal["o200k_base", "cl100k_base"]
-BUILT_IN = ("catalogue", "instant")
+BUILT_IN = ("catalogue", "instant", "vllm-replica", "llamacpp-cpu")
 _ENCODINGS = ("o200k_base", "cl100k_base")
 _HERE = Path(__file__).parent
 # `gpt-4o-mini-2024-07-18`, `claude-3-haiku-20240307`, `gpt-4-0613`, `…-latest`, `…-001`
@@ -23,9 +23,12 @@ _VERSION = re.compile(r"-(\d{4}-\d{2}-\d{2}|\d{8}|\d{4}|\d{3}|latest)$")
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
-    """One served model. `context_window` counts tokens, prompt and output together."""
+    """One served model. `context_window` counts tokens, prompt and output together; `limits` are
+    those of one account.
+    """
 
     speed: Speed
+    limits: Limits = field(default_factory=Limits)
     variation: float = 0.0
     context_window: int | None = None
     encoding: Encoding = "o200k_base"
@@ -58,7 +61,7 @@ def load(profile: str) -> Profile:
     try:
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, IsADirectoryError):
-        known = " nor ".join(BUILT_IN)
+        known = ", ".join(BUILT_IN)
         raise UsageError(
             f"no profile {profile!r}: neither {known} nor a file{nearest(profile, BUILT_IN)}"
         ) from None
@@ -86,14 +89,41 @@ class _Reader:
         )
 
     def _model(self, data: Any, path: scenario_yaml.Path) -> ModelProfile:
-        fields = self._mapping(data, path, (*_FIELDS, "encoding"))
+        fields = self._mapping(data, path, (*_FIELDS, "encoding", "prefix_cache"))
         values = {key: self._value(fields[key], (*path, key)) for key in fields}
         delay_ns = round(values.pop("first_token_delay_ms", 0) * 1e6)
-        speed = {key: values.pop(key) for key in _SPEED if key in values}
-        return ModelProfile(speed=Speed(first_token_delay_ns=delay_ns, **speed), **values)
+        speed = _take(values, _SPEED)
+        limits = Limits(**_take(values, _LIMITS))
+        step = {
+            name: values.pop(key) * ns for key, (name, ns) in _STEP_COSTS.items() if key in values
+        }
+        step |= _take(values, _STEP_LIMITS)
+        try:
+            model = ModelProfile(
+                speed=Speed(first_token_delay_ns=delay_ns, step=_step(step), **speed),
+                limits=limits,
+                **values,
+            )
+        except ValueError as error:
+            raise self._wrong(str(error), path) from None
+        self._check_window(model, path)
+        return model
+
+    def _check_window(self, model: ModelProfile, path: scenario_yaml.Path) -> None:
+        step = model.speed.step
+        if step is None or step.kv_blocks is None:
+            return
+        capacity = step.kv_blocks * step.block_tokens
+        if model.context_window is None or model.context_window > capacity:
+            message = f"kv_blocks hold {capacity} tokens: needs a context_window of at most that"
+            raise self._wrong(message, path)
 
     def _value(self, value: Any, path: scenario_yaml.Path) -> Any:
         key = str(path[-1])
+        if key == "prefix_cache":
+            if not isinstance(value, bool):
+                raise self._wrong(f"should be true or false, not {value!r}", path)
+            return value
         if key == "encoding":
             if value not in _ENCODINGS:
                 raise self._wrong(f"{value!r} is not {' or '.join(_ENCODINGS)}", path)
@@ -135,6 +165,15 @@ class _Reader:
         return self._document.error(f"{where}{message}", path)
 
 
+def _step(values: dict[str, Any]) -> Step | None:
+    return Step(**values) if values else None
+
+
+def _take(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """Those of `values`, which lose them."""
+    return {key: values.pop(key) for key in keys if key in values}
+
+
 # key → (whole number?, lowest value); the rates, which must be above it, are not whole.
 _FIELDS: dict[str, tuple[bool, int]] = {
     "first_token_delay_ms": (False, 0),
@@ -142,7 +181,25 @@ _FIELDS: dict[str, tuple[bool, int]] = {
     "prefill_lanes": (True, 1),
     "output_tok_s": (False, 0),
     "max_running": (True, 1),
+    "step_ms": (False, 0),
+    "step_us_per_prefill_token": (False, 0),
+    "step_us_per_sequence": (False, 0),
+    "step_ns_per_context_token": (False, 0),
+    "token_budget": (True, 1),
+    "kv_blocks": (True, 1),
+    "block_tokens": (True, 1),
+    "requests_per_minute": (True, 1),
+    "tokens_per_minute": (True, 1),
     "variation": (False, 0),
     "context_window": (True, 2),
 }
 _SPEED = ("prefill_tok_s", "prefill_lanes", "output_tok_s", "max_running")
+# key → the engine's name for it, and how many ns its unit has
+_STEP_COSTS = {
+    "step_ms": ("base_ns", 1e6),
+    "step_us_per_prefill_token": ("prefill_token_ns", 1e3),
+    "step_us_per_sequence": ("sequence_ns", 1e3),
+    "step_ns_per_context_token": ("context_token_ns", 1),
+}
+_STEP_LIMITS = ("token_budget", "kv_blocks", "block_tokens", "prefix_cache")
+_LIMITS = ("requests_per_minute", "tokens_per_minute")
