@@ -84,7 +84,9 @@ class Batch:
         self._free = step.kv_blocks or 0
         self._phase = [0] * (2 * step.block_tokens)
         self._order: list[Sequence] = []  # running, by arrival; may hold ghosts
-        self._prefix = PrefixCache() if step.prefix_cache else None
+        self._sharing = step.prefix_cache
+        self._prefix = PrefixCache()
+        self._idle = self._prefix.idle
         self._preemptions = self._queries = self._hits = 0
 
     # --- the interface -----------------------------------------------------------------------
@@ -335,7 +337,7 @@ class Batch:
             at = before % size
             used = self._decoding * (k // size) + sum(self._phase[at : at + k % size])
             self._free -= used
-            if self._prefix is not None:
+            if self._idle:
                 self._prefix.fit(self._free)
         if self._partial is not None:
             self._partial.left -= k * self._chunk
@@ -352,7 +354,7 @@ class Batch:
         ends = self._ends
         if ends and ends[0][0] <= step:
             self._finish()
-        if self._prefix is not None:
+        if self._idle:
             # The next step's own blocks come first, before anybody looks for hits.
             self._prefix.fit(max(0, self._free - self._phase[step % self._size]))
 
@@ -416,19 +418,20 @@ class Batch:
         size, prefix = self._size, self._prefix
         blocks = need = -(-tokens // size)
         chain = sequence.work.prefix
-        if prefix is not None and chain:
+        if self._sharing and chain:
             need += prefix.needs(chain) - len(chain)
         free = self._free - self._phase[self._step % size]  # the batch's own step comes first
         if need > free:
             return None
         cached = 0
-        if prefix is not None:
+        if self._sharing:
             if chain:
                 cached = size * prefix.hits(chain, (tokens - 1) // size)
                 prefix.hold(chain)
             self._queries += tokens
             self._hits += cached
-            prefix.fit(free - need)
+            if self._idle:
+                prefix.fit(free - need)
         if sequence.admitted_ns is None:
             sequence.cached = cached
         self._free -= need
@@ -444,7 +447,7 @@ class Batch:
         if computed:  # it was decoding: its last token is not in the cache, all others are
             blocks = -(-(sequence.work.prompt_tokens + sequence.done - 1) // self._size)
         chain = sequence.work.prefix
-        if self._prefix is not None and chain:
+        if self._sharing and chain:
             blocks += self._prefix.release(chain, computed=computed) - len(chain)
         self._free += blocks
 
@@ -463,8 +466,7 @@ class Batch:
         at = self._step % self._size
         while self._phase[at] > self._free:
             self._preempt()
-        if self._prefix is not None:
-            self._prefix.fit(self._free - self._phase[at])
+        self._prefix.fit(self._free - self._phase[at])
 
     def _preempt(self) -> None:
         """Send the running sequence that arrived last back to the head of the queue."""

@@ -16,21 +16,11 @@ class PrefixCache:
 
     def __init__(self) -> None:
         self._holders: dict[int, int] = {}
-        self._idle: dict[int, None] = {}  # in the order they became idle
-
-    @property
-    def held(self) -> int:
-        """Blocks some sequence uses, each counted once."""
-        return len(self._holders)
-
-    @property
-    def idle(self) -> int:
-        """Blocks that are kept only in case they are wanted again."""
-        return len(self._idle)
+        self.idle: dict[int, None] = {}  # in the order they became idle; to be read only
 
     def hits(self, chain: Sequence[int], most: int) -> int:
         """How many leading blocks of `chain`, at most `most`, are there."""
-        holders, idle = self._holders, self._idle
+        holders, idle = self._holders, self.idle
         count = 0
         for block in chain[:most]:
             if block not in holders and block not in idle:
@@ -45,7 +35,7 @@ class PrefixCache:
 
     def hold(self, chain: Sequence[int]) -> None:
         """Hold every block of `chain`, new ones included."""
-        holders, idle = self._holders, self._idle
+        holders, idle = self._holders, self.idle
         for block in chain:
             count = holders.get(block, 0)
             if not count:
@@ -57,7 +47,7 @@ class PrefixCache:
 
         `computed`: whether they hold what they promise, so that they may stay as idle blocks.
         """
-        holders, idle = self._holders, self._idle
+        holders, idle = self._holders, self.idle
         freed = 0
         for block in reversed(chain):
             count = holders[block] - 1
@@ -72,6 +62,6 @@ class PrefixCache:
 
     def fit(self, space: int) -> None:
         """Give up idle blocks, the oldest first, until they fit in `space` blocks."""
-        idle = self._idle
+        idle = self.idle
         while len(idle) > space:
             del idle[next(iter(idle))]
