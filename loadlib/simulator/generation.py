@@ -181,6 +181,8 @@ class Generation:
 
     def _due(self, now_ns: int) -> int:
         engine, sequence = self._served.engine, self._sequence
+        if not (self._before_ns or self._after_ns):
+            return engine.tokens_due(sequence, now_ns)
         first_ns = self._due_ns(0)
         if first_ns is None or now_ns < first_ns:
             return 0
