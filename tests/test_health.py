@@ -99,7 +99,7 @@ RESPONSE = ("ttfb", "ttft", "ttfo", "e2e")
             0,
             RESPONSE_CLOCK + SENT_CLOCK,
             "either",
-            "the kernel kept every time; gaps beside the few merged ones are judged with their gate",
+            "the kernel kept every time; gaps beside merged ones are judged by their gate",
         ),
         (
             {"reader_lag_p99_ms": 3, "merged_share": 0.1},
