@@ -18,7 +18,7 @@ from loadlib.errors import ExitCode
 from loadlib.health import CHECKS, Readings
 from loadlib.metrics import CATALOGUE
 from loadlib.sample import Outcome, Sample
-from loadlib.simulator.__main__ import _parser
+from loadlib.simulator.options import parser as simulator_parser
 from loadlib.slo import SCALARS, STATS
 from loadlib.workloads import KINDS
 
@@ -74,7 +74,7 @@ def test_every_option_of_the_simulator():
     text = section(page("cli.md"), "loadlib simulate")
     flags = [
         flag
-        for action in _parser("loadlib simulate")._actions
+        for action in simulator_parser("loadlib simulate")._actions
         if not isinstance(action, argparse._HelpAction)
         for flag in action.option_strings
     ]
