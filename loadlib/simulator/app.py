@@ -7,6 +7,7 @@ import hashlib
 import random
 import time
 import zlib
+from collections import Counter as Counts
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from loadlib.simulator.answers import Author
 from loadlib.simulator.chat import OVERLOADED, ChatRequest, Messages, Refusal, parse
 from loadlib.simulator.connection import Connection
 from loadlib.simulator.crew import ALONE, Crew
-from loadlib.simulator.faults import NONE, Faults, Plan, Rule
+from loadlib.simulator.faults import NONE, Asked, Faults, Plan, Rule
 from loadlib.simulator.generation import Generation, Order, Outlet, Served
 from loadlib.simulator.pacer import Pacer
 from loadlib.simulator.parsing import Request
@@ -34,6 +35,7 @@ _STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
     429: ("Rate limit reached for requests.", "requests", "rate_limit_exceeded"),
 }
 _FREEZE_SLICE_S = 0.05
+MAX_MODELS = 10_000  # different names asked for: each has an engine and counters of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Service:
         self._served: dict[str, Served] = {}
         self._started = int(time.time())
         self._ordinal = 0
+        self._of_model: Counts[str] = Counts()
         self._frozen = False
         self._routes: dict[tuple[str, str], Callable[[Connection, Request], None]] = {
             ("POST", "/v1/chat/completions"): self._chat,
@@ -157,11 +160,15 @@ class Service:
         since_first_s = self._crew.since_first_ns(http.arrival_ns) / 1e9
         if ordinal == 1:
             self._plan_freezes(since_first_s)
-        faults = self._plan.of(ordinal, since_first_s, fresh=fresh)
+        request, messages = parse(http.body)
+        if request.model not in self._of_model and len(self._of_model) >= MAX_MODELS:
+            raise Refusal(404, "Too many models.", param="model", code="model_not_found")
+        self._of_model[request.model] += 1
+        model_ordinal = self._of_model[request.model]
+        faults = self._plan.of(Asked(ordinal, request.model, model_ordinal, since_first_s, fresh))
         if faults.instead is not None:
             self._replace(connection, faults)
             return
-        request, messages = parse(http.body)
         wish = wished.read(http.headers)
         profile = self._profile(request.model)
         draft = _Draft(connection, http, request, messages, profile, faults, ordinal, wish)

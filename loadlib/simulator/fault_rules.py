@@ -8,9 +8,9 @@ from typing import Any
 
 from loadlib import scenario_yaml
 from loadlib.errors import ScenarioError, UsageError, nearest
-from loadlib.simulator.faults import KINDS, REQUIRED, Kind, Rule, seconds, size
+from loadlib.simulator.faults import KINDS, REQUIRED, Kind, Rule, seconds, size, words
 
-_WHEN = ("every", "probability", "from", "until")
+_WHEN = ("every", "probability", "from", "until", "model")
 
 
 def read(path: str) -> list[Rule]:
@@ -95,6 +95,7 @@ class _Reader:
             ("probability", "probability", share),
             ("from", "from_s", seconds),
             ("until", "until_s", seconds),
+            ("model", "model", words),
         ):
             if key in data:
                 found[name] = self._parsed(key, parser, data[key])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from loadlib import units
 
@@ -219,13 +219,28 @@ KINDS: dict[str, Kind] = {
 # --- which request gets which --------------------------------------------------------------------
 
 
+class Asked(NamedTuple):
+    """What rules look at in a completion request.
+
+    `ordinal` counts all of them from 1, `model_ordinal` those of its model. `fresh`: it is the
+    first of its connection.
+    """
+
+    ordinal: int
+    model: str
+    model_ordinal: int
+    since_first_s: float
+    fresh: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One fault, and the completion requests it is for.
 
-    `every`: every n-th of them, counted from 1. `probability`: 0 to 1, drawn by seed. `from_s`
-    and `until_s`: only requests that arrive then, counted from the first; the end is open. A
-    `freeze` happens once, at `from_s`.
+    `model`: only those for it, by its name on the wire. `every`: every n-th (of the model's, if
+    there is one), counted from 1. `probability`: 0 to 1, drawn by seed. `from_s` and `until_s`:
+    only requests that arrive then, counted from the first of all; the end is open. A `freeze`
+    happens once, at `from_s`.
     """
 
     kind: str
@@ -234,6 +249,7 @@ class Rule:
     probability: float = 1.0
     from_s: float = 0.0
     until_s: float | None = None
+    model: str | None = None
 
     def effect(self) -> dict[str, Any]:
         """The fields of `Faults` it sets; what `options` leave out has its default."""
@@ -241,12 +257,15 @@ class Rule:
         defaults = {name: default for name, (_, default) in known.items()}
         return KINDS[self.kind].effect(defaults | dict(self.options))
 
-    def hits(self, ordinal: int, since_first_s: float, draw: float) -> bool:
-        """Whether completion request `ordinal` (from 1) gets it; `draw` is in [0, 1)."""
-        late = self.until_s is not None and since_first_s >= self.until_s
-        if late or since_first_s < self.from_s:
+    def hits(self, asked: Asked, draw: float) -> bool:
+        """Whether a completion request gets it; `draw` is in [0, 1)."""
+        if self.model is not None and self.model != asked.model:
             return False
-        return ordinal % self.every == 0 and draw < self.probability
+        if self.until_s is not None and asked.since_first_s >= self.until_s:
+            return False
+        nth = asked.ordinal if self.model is None else asked.model_ordinal
+        early = asked.since_first_s < self.from_s
+        return not early and nth % self.every == 0 and draw < self.probability
 
 
 class Plan:
@@ -265,19 +284,19 @@ class Plan:
             (rule.from_s, float(rule.options["for"])) for rule in rules if rule.kind == "freeze"
         ]
 
-    def of(self, ordinal: int, since_first_s: float, *, fresh: bool = True) -> Faults:
-        """The faults of completion request `ordinal`, the first of its connection if `fresh`."""
+    def of(self, asked: Asked) -> Faults:
+        """The faults of a completion request."""
         merged: dict[str, Any] = {}
         for number, rule, effect in self._rules:
-            draw = 0.0 if rule.probability >= 1 else self._draw(number, ordinal)
-            if not rule.hits(ordinal, since_first_s, draw):
+            draw = 0.0 if rule.probability >= 1 else self._draw(number, asked.ordinal)
+            if not rule.hits(asked, draw):
                 continue
             for name, value in effect.items():
                 if name in _DELAYS:
                     merged[name] = merged.get(name, 0.0) + value
                 else:
                     merged.setdefault(name, value)
-        if not fresh:
+        if not asked.fresh:
             merged.pop("slow_start_s", None)
         return Faults(**merged) if merged else NONE
 
