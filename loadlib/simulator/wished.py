@@ -8,7 +8,6 @@ arguments as an object or as its JSON text, and each call possibly inside `{"fun
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import random
 from collections.abc import Mapping
@@ -38,7 +37,7 @@ def read(headers: Mapping[str, str]) -> Wish | None:
         return None
     try:
         wish = msgspec.json.decode(base64.b64decode(value.strip(), validate=True))
-    except (binascii.Error, msgspec.DecodeError, RecursionError, UnicodeError):
+    except (ValueError, RecursionError):  # of either: neither base64 nor JSON nor UTF-8
         raise _wrong("it is not base64 of JSON") from None
     if isinstance(wish, str):
         return Wish(wish)
@@ -80,24 +79,25 @@ def spoil(wish: Wish, luck: random.Random) -> Wish:
 
 def spoiled(text: str, shift: int) -> str:
     """`text` with other letters and digits (`shift`: 1 to 9 places on), or as JSON other values."""
-    if text.lstrip()[:1] in ("{", "["):
-        try:
-            other = _dump(_other(json.loads(text), shift))
-        except (ValueError, RecursionError):
-            other = _rotated(text, shift)
-    else:
-        other = _rotated(text, shift)
-    return other if other != text else "Something else."
+    structured = text.lstrip()[:1] in ("{", "[")
+    other = _turned_json(text, shift) if structured else _rotated(text, shift)
+    return "Something else." if other in (None, text) else other
 
 
 def _spoiled_call(name: str, arguments: str, shift: int) -> tuple[str, str]:
+    other = _turned_json(arguments, shift)
+    return (f"not_{name}", arguments) if other in (None, arguments) else (name, other)
+
+
+def _turned_json(text: str, shift: int) -> str | None:
+    """JSON with other values, text that is no JSON with other letters; None if nothing is left
+    to be changed."""
     try:
-        other = _dump(_other(json.loads(arguments), shift))
+        value = json.loads(text)
+        other = _other(value, shift)
+        return None if other == value else _dump(other)
     except (ValueError, RecursionError):
-        other = _rotated(arguments, shift)
-    if other in (arguments, _dump({})):
-        return f"not_{name}", arguments
-    return name, other
+        return _rotated(text, shift)
 
 
 def _other(value: Any, shift: int) -> Any:
