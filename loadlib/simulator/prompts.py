@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -13,6 +14,8 @@ from loadlib.simulator.chat import Messages, images_of, text_of
 INLINE_CHARS = 4000  # unseen text that is encoded on the event loop: well under a millisecond
 MAX_KNOWN = 50_000  # pieces remembered per encoding
 MAX_KNOWN_CHARS = 20_000  # longer pieces are counted again
+BLANK_CHARS = 500_000  # of whitespace in a row: with twice as many tiktoken panics, aloud
+_BLANK = re.compile(rf"\s{{{BLANK_CHARS}}}")
 _SPLIT_CHARS = 2000  # texts up to this length are remembered whole
 
 
@@ -73,6 +76,8 @@ def _beside_text(bare: Messages) -> int:
 def _learn(unseen: Sequence[str], encoding: str, known: dict[str, int]) -> int:
     total = 0
     for piece in unseen:
+        if len(piece) >= BLANK_CHARS and _BLANK.search(piece):
+            raise ValueError("the text cannot be tokenized (an enormous run of whitespace)")
         size = tokens.count(piece, encoding)
         total += size
         if len(piece) <= MAX_KNOWN_CHARS:
