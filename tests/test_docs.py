@@ -18,6 +18,8 @@ from loadlib.errors import ExitCode
 from loadlib.health import CHECKS, Readings
 from loadlib.metrics import CATALOGUE
 from loadlib.sample import Outcome, Sample
+from loadlib.simulator.fault_rules import WHEN
+from loadlib.simulator.faults import KINDS as FAULTS
 from loadlib.simulator.options import parser as simulator_parser
 from loadlib.slo import SCALARS, STATS
 from loadlib.workloads import KINDS
@@ -79,6 +81,14 @@ def test_every_option_of_the_simulator():
         for flag in action.option_strings
     ]
     assert undocumented(flags, text) == []
+
+
+def test_every_kind_of_fault_and_its_options():
+    text = section(page("simulator-faults.md"), "Faults")
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| `")}
+    for kind, known in FAULTS.items():
+        assert undocumented(known.options, rows[f"`{kind}`"].split("|")[2]) == [], kind
+    assert undocumented(WHEN, text) == []
 
 
 def test_no_command_is_documented_that_does_not_exist():

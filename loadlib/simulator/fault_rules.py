@@ -10,7 +10,7 @@ from loadlib import scenario_yaml
 from loadlib.errors import ScenarioError, UsageError, nearest
 from loadlib.simulator.faults import KINDS, REQUIRED, Kind, Rule, seconds, size, words
 
-_WHEN = ("every", "probability", "from", "until", "model")
+WHEN = ("every", "probability", "from", "until", "model")
 
 
 def read(path: str) -> list[Rule]:
@@ -75,7 +75,7 @@ class _Reader:
         return Rule(name, dict(self._options(name, kind, data)), **self._when(data))
 
     def _check_keys(self, name: str, kind: Kind, data: dict[str, Any]) -> None:
-        when = ("from",) if kind.process else _WHEN
+        when = ("from",) if kind.process else WHEN
         known = ("kind", *when, *kind.options)
         for key in data:
             if key not in known:
