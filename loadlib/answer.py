@@ -174,11 +174,11 @@ def _read_any(tape: Tape, streams: bool, pause: Callable[[], object] | None = No
 
 def _read_plain(tape: Tape, pause: Callable[[], object] | None) -> Answer | None:
     """The same answer for a stream in plain form, at a quarter of the cost; None for others."""
-    stream = None if tape.coded else plain_stream(b"".join([data for _, data in tape.reads]))
+    stream = None if tape.coded else plain_stream(b"".join(tape.pieces))
     if stream is None:
         return None
-    arrived = np.array([at_ns for at_ns, _ in tape.reads], np.int64)
-    received = np.cumsum([len(data) for _, data in tape.reads])
+    arrived = np.array(tape.arrived_ns, np.int64)
+    received = np.cumsum([len(piece) for piece in tape.pieces])
     instants = arrived[np.searchsorted(received, stream.ends)].tolist()
     answer, kept = Answer(), list[int]()
     for first in range(0, len(instants), BATCH):
@@ -252,8 +252,8 @@ def _read_stream(tape: Tape, answer: Answer, pause: Callable[[], object] | None)
             instants.append(at_ns)
             answer.coalesced += at_ns == last_ns
             last_ns = at_ns
-    if tape.reads:
-        at_ns = tape.reads[-1][0]
+    if tape.pieces:
+        at_ns = tape.arrived_ns[-1]
         for event in decoder.close():
             # A stream cut inside an event is truncated, which is not the same as malformed.
             if _chunk(event) is not None and _take(event, at_ns, answer):

@@ -25,7 +25,7 @@ FILE = "calibration.json"
 EVENTS_PER_S = 50  # of one stream of a calibration
 KEPT = 32  # calibrations in the file, the newest ones
 
-ERROR_LIMIT_MS = 1.0  # of a quantile of TTFT or icl; three times what a quiet machine shows …
+ERROR_LIMIT_MS = 1.0  # of a quantile of TTFT or icl; a quiet machine shows 0.02 …
 ERROR_LIMIT_SHARE = 0.01  # … or this share of the quantile, whichever is larger
 DELIVERED_LIMIT = 0.99  # of the offered events
 SERVER_LATE_LIMIT_MS = 5.0  # p99; a server that falls behind makes bursts of its own
@@ -207,11 +207,12 @@ def peak_rate(phase: Phase) -> float:
 
 
 def _mean_tokens(scenario: Scenario, mix: dict[tuple[str, str], float]) -> float:
-    """Mean output cap of an arrival; what user classes of one's own send counts as 0."""
+    """Mean output cap of an arrival. What user classes of one's own or a trace bring counts as 0:
+    of those only the streams are compared."""
     total = 0.0
     for (_, workload), weight in mix.items():
         spec = scenario.workloads[workload]
-        if spec.kind != "custom":
+        if spec.kind not in ("custom", "replay"):
             total += weight * sum(spec.output_tokens) / len(spec.output_tokens)
     return total / sum(mix.values())
 

@@ -51,6 +51,7 @@ Sdk = openai.OpenAI
 PLACEHOLDER_KEY = "none"  # the SDK insists on a key; servers without authentication ignore it
 DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
 PREPARED = "loadlib.prepared"
+WORD_CHARS, WORDS = 20, 100  # of what is remembered: finish reasons, not request ids
 CHECK_S = 30.0  # how long preflight waits for the list of models
 
 
@@ -117,6 +118,7 @@ class Client:
             key for m in models.values() if (key := _key(m, environ)) != PLACEHOLDER_KEY
         )
         self._pool = Pool(tls_context)
+        self._words: dict[str, str] = {}  # as they came → as they may be kept
         self._posts: dict[tuple[str, str], Post] = {}
         self._closing: list[Callable[[], None]] = [self._pool.close]
         self._live: list[LiveTransport] = []
@@ -137,7 +139,7 @@ class Client:
         """Run every code path of a request once, without the network (first use costs 60 ms)."""
         chunk = b'data: {"choices":[{"delta":{"content":"x"},"finish_reason":"stop"}]}\n\n'
 
-        tape = Tape(status=200, sent_ns=0, first_byte_ns=1, end_ns=1, reads=[(1, chunk)],
+        tape = Tape.of([(1, chunk)], status=200, sent_ns=0, first_byte_ns=1, end_ns=1,
                     headers={"content-type": "text/event-stream"})  # fmt: skip
         for model in self.models.values():
             prepared = self.prepare(
@@ -299,7 +301,7 @@ class Client:
             quality, message = checked(prompt.check, answer.text)
         end_ns = tape.end_ns or tape.sent_ns or call.intended_ns
         if outcome is Outcome.OK and tape.fault is not None:
-            end_ns = tape.reads[-1][0]  # nothing was awaited after [DONE]
+            end_ns = tape.arrived_ns[-1]  # nothing was awaited after [DONE]
         sample = Sample(
             index=call.index, phase=call.phase, model=call.model, workload=call.workload,
             attempt=call.attempt, outcome=outcome, cause=self._word(cause),
@@ -326,8 +328,15 @@ class Client:
         return sample, answer
 
     def _word(self, text: str | None, limit: int = 40) -> str | None:
-        """A server's short word, fit for a file."""
-        return redact(text, self.secrets, limit) or None if text else None
+        """A server's short word, fit for a file. Masking costs 4 µs, and most say `stop`."""
+        if not text:
+            return None
+        word = self._words.get(text)
+        if word is None:
+            word = redact(text, self.secrets, limit)
+            if len(text) < WORD_CHARS and len(self._words) < WORDS:
+                self._words[text] = word
+        return word or None
 
 
 def _cap_field(model: Model, wire: str) -> str:

@@ -215,8 +215,8 @@ def spread_tokens(sample: Sample, events: Instants) -> list[tuple[int, int]]:
 
 def merged_reads(events: Instants) -> int:
     """How many reads brought several of these content events at once."""
-    _, together = np.unique(events, return_counts=True)
-    return int(np.count_nonzero(together > 1))
+    same = events[1:] == events[:-1]
+    return int(np.count_nonzero(same[1:] > same[:-1])) + int(same[:1].sum())
 
 
 def _joined(parts: list[int | Ints]) -> Ints:

@@ -7,8 +7,10 @@ nothing here does I/O or reads a clock. Instants are monotonic nanoseconds.
 from __future__ import annotations
 
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from loadlib.sample import Outcome
 from loadlib.sse import BOM
@@ -34,7 +36,10 @@ class Fault:
 
 @dataclass(slots=True)
 class Tape:
-    """One HTTP exchange. `reads` holds body bytes after HTTP framing, before decompression."""
+    """One HTTP exchange. `pieces` are its body after HTTP framing, before decompression, and
+    `arrived_ns` says when each came; two columns, so that an event leaves no object behind that
+    the garbage collector would have to walk through.
+    """
 
     sent_ns: int | None = None
     flushed_ns: int | None = None
@@ -46,10 +51,30 @@ class Tape:
     resent: bool = False  # an idle connection closed under it: sent once more, on a new one
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case
-    reads: list[tuple[int, bytes]] = field(default_factory=list)
+    arrived_ns: array[int] = field(default_factory=lambda: array("q"))
+    pieces: list[bytes] = field(default_factory=list)
     body_bytes: int = 0
     let_go: bool = False  # the caller stopped reading before the end
     fault: Fault | None = None
+
+    @classmethod
+    def of(cls, reads: Iterable[tuple[int, bytes]], **fields: Any) -> Tape:
+        """A tape that holds these reads."""
+        tape = cls(**fields)
+        for at_ns, piece in reads:
+            tape.add(at_ns, piece)
+        return tape
+
+    def add(self, at_ns: int, piece: bytes) -> None:
+        """A read of the body."""
+        self.arrived_ns.append(at_ns)
+        self.pieces.append(piece)
+        self.body_bytes += len(piece)
+
+    @property
+    def reads(self) -> list[tuple[int, bytes]]:
+        """(instant, piece) of every read."""
+        return list(zip(self.arrived_ns, self.pieces, strict=True))
 
     @property
     def body(self) -> bytes:
@@ -65,7 +90,7 @@ class Tape:
     def _head(self) -> bytes:
         """The first bytes that say something, however they were split; empty where coded."""
         head = b""
-        for _, data in self.reads:
+        for data in self.pieces:
             head = (head + data[:_HEAD_BYTES]).removeprefix(BOM).lstrip(b"\r\n")
             if len(head) >= _HEAD_BYTES:
                 break

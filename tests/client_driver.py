@@ -142,13 +142,13 @@ def op_kill(held: Held, job: dict[str, Any]) -> object:
     from gevent.event import Event
 
     seen = Event()
-    where = job.get("at", "_take_body")
+    where = job.get("at", "on_body")
     original = getattr(wire.Exchange, where)
 
     def noticed(self: wire.Exchange, *args: object) -> object:
-        if where == "_take_body":
+        if where == "on_body":
             result = original(self, *args)
-            if self.tape.reads:
+            if self.tape.pieces:
                 seen.set()
             return result
         seen.set()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import sys
 import threading
 import time
@@ -196,7 +197,10 @@ def tick() -> object:
 
     def after(gaps_ms: Sequence[float]) -> float:
         for gap_ms in gaps_ms:
-            reel.read(0, int(gap_ms * 1e6))
+            now_ns = time.monotonic_ns()
+            since_ns = now_ns - int(gap_ms * 1e6)
+            stamp = struct.pack("=qq", *divmod(now_ns + reel.clock._offset_ns, 1_000_000_000))
+            assert reel.stamped(stamp, since_ns, now_ns) == now_ns
         reel._set_tick()
         return reel._tick_ns / 1e6
 

@@ -42,9 +42,7 @@ def read(*reads: bytes, **headers: str) -> Answer:
     """Decode a stream whose n-th read arrived at n·10 ns."""
     named = {"content-type": "text/event-stream"}
     named |= {name.replace("_", "-"): value for name, value in headers.items()}
-    return decode(
-        Tape(status=200, headers=named, reads=[(10 * n, r) for n, r in enumerate(reads, 1)])
-    )
+    return decode(Tape.of([(10 * n, r) for n, r in enumerate(reads, 1)], status=200, headers=named))
 
 
 def first_token_at(*reads: bytes) -> int | None:
@@ -283,7 +281,7 @@ def whole(body: object, **headers: str) -> Answer:
     named = {"content-type": "application/json"}
     named |= {name.replace("_", "-"): value for name, value in headers.items()}
     half = len(data) // 2
-    return decode(Tape(status=200, headers=named, reads=[(10, data[:half]), (20, data[half:])]))
+    return decode(Tape.of([(10, data[:half]), (20, data[half:])], status=200, headers=named))
 
 
 COMPLETION = {

@@ -125,8 +125,8 @@ def send(self, prepared, call):
     gevent.sleep(0)
     now = time.monotonic_ns()
     if not known:
-        tape = Tape(status=200, sent_ns=now, first_byte_ns=now, end_ns=now,
-                    reads=[(now, CHUNKS)], headers={"content-type": "text/event-stream"})
+        tape = Tape.of([(now, CHUNKS)], status=200, sent_ns=now, first_byte_ns=now, end_ns=now,
+                       headers={"content-type": "text/event-stream"})
         known.append(self._sample(call, prepared, tape, None))
     sample, answer = known[0]
     sample = msgspec.structs.replace(

@@ -51,7 +51,7 @@ def tape_of(stream: bytes, cuts: list[int], coding: str = "") -> Tape:
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     reads = [(10 * n, stream[a:b]) for n, (a, b) in enumerate(pairwise(edges), 1)]
     headers = {"content-type": "text/event-stream", "content-encoding": coding}
-    return Tape(status=200, headers=headers, reads=reads)
+    return Tape.of(reads, status=200, headers=headers)
 
 
 def short_cut(tape: Tape) -> Answer | None:

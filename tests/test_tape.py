@@ -17,7 +17,7 @@ SSE = b'data: {"choices": []}\n\n'
 
 def tape(*reads: bytes, **headers: str) -> Tape:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Tape(status=200, headers=named, reads=list(enumerate(reads)))
+    return Tape.of(enumerate(reads), status=200, headers=named)
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,8 @@ class Plugin:
         session = self.session
         if self.simulator is not None:
             session.redirect(self.simulator.base_url)
-        client = Client(session.models, deadlines(session.scenario), lambda *_: None)
+        scenario = session.scenario
+        client = Client(session.models, deadlines(scenario), lambda *_: None, mode=scenario.client)
         endpoints = {(m.base_url, m.api_key_env): m for m in reversed(session.models.values())}
         for model in reversed(endpoints.values()):  # the first of each, in their order
             remark = client.check(model)
@@ -151,7 +152,6 @@ class Plugin:
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
         session.untaken = _untaken(plan)
-        scenario = session.scenario
         # Workers on other machines, and Locust's own load rules: nothing is known of them.
         remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
         if not session.free and not remote:

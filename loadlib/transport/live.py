@@ -91,7 +91,7 @@ class LiveTransport(httpx2.BaseTransport):
             self._on_finish(call, request, current_tape())
         if tape.fault is not None:
             raise as_httpx(tape.fault, request)
-        body = b"".join(data for _, data in tape.reads)
+        body = b"".join(tape.pieces)
         return httpx2.Response(tape.status or 0, headers=header_bytes(tape), content=body)
 
     def close(self) -> None:

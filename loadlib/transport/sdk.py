@@ -16,7 +16,7 @@ from loadlib.answer import FirstToken
 from loadlib.sample import Outcome
 from loadlib.tape import MAX_BODY_BYTES, Fault, Tape
 from loadlib.transport.tape import TAPE, as_httpx, begin_tape, for_sdk, streams, tls_context
-from loadlib.wire import MAX_READS, Deadlines
+from loadlib.wire import MAX_PIECES, Deadlines, Reel
 
 
 def proxy_for(url: str) -> str | None:
@@ -71,6 +71,7 @@ class SdkTransport(httpx2.BaseTransport):
             raise
         finally:
             tape.end_ns = tape.end_ns or time.monotonic_ns()
+            Reel.here().readings.user_clock_reads += len(tape.pieces)  # health must know
         return tape
 
     def _read(
@@ -81,11 +82,10 @@ class SdkTransport(httpx2.BaseTransport):
         try:
             for data in stream:
                 now = time.monotonic_ns()
-                tape.reads.append((now, data))
-                tape.body_bytes += len(data)
+                tape.add(now, data)
                 first.feed(data)
-                if tape.body_bytes > MAX_BODY_BYTES or len(tape.reads) > MAX_READS:
-                    message = f"response larger than {MAX_BODY_BYTES} bytes or {MAX_READS} reads"
+                if tape.body_bytes > MAX_BODY_BYTES or len(tape.pieces) > MAX_PIECES:
+                    message = f"response larger than {MAX_BODY_BYTES} bytes or {MAX_PIECES} pieces"
                     tape.fault = Fault(Outcome.MALFORMED, "too_large", message)
                 else:
                     tape.fault = self._overdue(tape, first, now, streams=streams)

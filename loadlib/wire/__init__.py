@@ -5,9 +5,9 @@ the kernel says when each read arrived (`clock`). A greenlet sleeps until its ex
 """
 
 from loadlib.wire.connection import Failed, Origin, Pool
-from loadlib.wire.exchange import MAX_READS, Deadlines, Exchange
+from loadlib.wire.exchange import MAX_PIECES, Deadlines, Exchange
 from loadlib.wire.reel import Readings, Reel
 
 __all__ = [
-    "MAX_READS", "Deadlines", "Exchange", "Failed", "Origin", "Pool", "Readings", "Reel",
+    "MAX_PIECES", "Deadlines", "Exchange", "Failed", "Origin", "Pool", "Readings", "Reel",
 ]  # fmt: skip

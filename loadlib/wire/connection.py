@@ -111,8 +111,7 @@ class Connection:
             return True
         now_ns = time.monotonic_ns()
         if ancillary:
-            at_ns = self.reel.clock.at_ns(ancillary[0][2], self._last_ns, now_ns) or now_ns
-            self.reel.read(now_ns - at_ns, at_ns - self._last_ns)
+            at_ns = self.reel.stamped(ancillary[0][2], self._last_ns, now_ns)
         else:
             at_ns = now_ns
             self._no_stamp()

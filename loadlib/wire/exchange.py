@@ -22,7 +22,7 @@ from loadlib.wire.connection import Connection, Failed, Origin, Pool
 from loadlib.wire.reel import Reel
 
 MAX_HEADER_BYTES = 256 * 1024
-MAX_READS = 1_000_000  # of one response: byte by byte, 64 MB would be gigabytes of tape
+MAX_PIECES = 1_000_000  # of one response: byte by byte, 64 MB would be gigabytes of tape
 DRAIN_BYTES = 64 * 1024  # what an abandoned response may still send before we hang up
 DRAIN_S = 0.05
 HUNG_UP_NS = 1_000_000_000  # an idle connection that was closed is found out a round trip later
@@ -50,7 +50,7 @@ class Exchange:
         self._pool, self._deadlines, self._streams = pool, deadlines, streams
         self._connection: Connection | None = None
         self._first = FirstToken()
-        self._pieces: list[bytes] = []  # the body's pieces in the read at hand
+        self._awaits_token = False  # the headers of a stream are in, a token is not
         self._now_ns = 0
         self._last_send_ns = 0  # when the last part of the request was handed to the kernel
         self._header_bytes = 0
@@ -65,7 +65,7 @@ class Exchange:
         self._along = False  # the caller wants to be woken for each read
         self._waiter: Any = None
         self._waits_until_ns = 0
-        self._parser = httptools.HttpResponseParser(self)
+        self._parser: Any = httptools.HttpResponseParser(self)  # until all is over
 
     # -- the steps: called by the greenlet that owns the exchange ------------------------------
 
@@ -112,9 +112,9 @@ class Exchange:
         """
         given = 0
         while True:
-            while given < len(self.tape.reads):
+            while given < len(self.tape.pieces):
                 given += 1
-                yield self.tape.reads[given - 1][1]
+                yield self.tape.pieces[given - 1]
             if self.complete:
                 return
             self.pump()
@@ -153,8 +153,6 @@ class Exchange:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             problem = _said(error)
-        if self._pieces:
-            self._take_body()
         if self._request is not None:
             self._answered(at_ns)
         if self.complete:
@@ -164,6 +162,9 @@ class Exchange:
             self._fault(Fault(Outcome.MALFORMED, "http", f"not HTTP: {problem}"))
         elif not self.headers_done:
             self._wait_for_headers(len(data))
+        elif self.tape.body_bytes > MAX_BODY_BYTES or len(self.tape.pieces) > MAX_PIECES:
+            message = f"response larger than {MAX_BODY_BYTES} bytes or {MAX_PIECES} pieces"
+            self._fault(Fault(Outcome.MALFORMED, "too_large", message))
         elif self._along:
             self._wake()
 
@@ -209,12 +210,17 @@ class Exchange:
         self._until_close = "content-length" not in headers and not chunked
         self.headers_done = self.tape.status >= 200
         self._first = FirstToken(headers)
+        self._awaits_token = self.tape.status == 200
         self._hurry()
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body, freed of chunk framing."""
-        if not self.complete:
-            self._pieces.append(data)
+        """A piece of the body, freed of chunk framing. Pieces of one read share its instant."""
+        if self.complete:
+            return
+        self.tape.add(self._now_ns, data)
+        if self._awaits_token and self._first.feed(data):
+            self._awaits_token = False
+            self._hurry()
 
     def on_message_complete(self) -> None:
         """The response is over, unless it was an interim one (1xx)."""
@@ -229,20 +235,6 @@ class Exchange:
         self.tape.headers.clear()
 
     # -- inside: recording ---------------------------------------------------------------------
-
-    def _take_body(self) -> None:
-        """Put what one read held of the body on the tape, as one piece."""
-        tape, pieces = self.tape, self._pieces
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        pieces.clear()
-        tape.reads.append((self._now_ns, data))
-        tape.body_bytes += len(data)
-        if not self._first.seen and tape.status == 200 and self._first.feed(data):
-            self._hurry()
-        if tape.body_bytes > MAX_BODY_BYTES or len(tape.reads) > MAX_READS:
-            message = f"response larger than {MAX_BODY_BYTES} bytes or {MAX_READS} reads"
-            if not self.complete:
-                self._fault(Fault(Outcome.MALFORMED, "too_large", message))
 
     def _answered(self, at_ns: int) -> None:
         """The first bytes are here: from now on the request cannot be sent again."""
@@ -413,6 +405,9 @@ class Exchange:
     def _hang_up(self) -> None:
         if self.tape.end_ns is None:
             self.tape.end_ns = time.monotonic_ns()
+        # It holds our methods and we hold it: whole tapes would wait for the garbage collector,
+        # which stops everything for 20 ms at 400 streams.
+        self._parser = None
         self._drop_connection()
 
     def _drop_connection(self) -> None:

@@ -99,15 +99,20 @@ class Reel:
         """Call from the event loop, once it is through with what it is doing."""
         self.hub.loop.run_callback(callback, *arguments)
 
-    def read(self, lag_ns: int, gap_ns: int) -> None:
-        """A read happened: so long after its bytes had come, and they after those before them."""
-        self.readings.lags_ns.append(lag_ns)
+    def stamped(self, stamp: bytes, since_ns: int, now_ns: int) -> int:
+        """The instant of a read that the kernel stamped. `since_ns`: of the read before it."""
+        at_ns = self.clock.at_ns(stamp, since_ns, now_ns)
+        if at_ns is None:
+            self.readings.user_clock_reads += 1
+            return now_ns
+        self.readings.lags_ns.append(now_ns - at_ns)
         gap = self.gap_ns
-        if gap_ns < gap:
+        if at_ns - since_ns < gap:
             if gap > _BRIEF_NS:
                 self.gap_ns = gap * _SHORTER
         elif gap < _LONG_NS:
             self.gap_ns = gap * _LONGER
+        return at_ns
 
     def take_readings(self) -> Readings:
         """The readings so far; new ones begin."""
