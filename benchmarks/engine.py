@@ -39,7 +39,7 @@ from loadlib.simulator import generation, serve
 late, fire = [], generation.Generation.fire
 def noted(self, now_ns):
     before = self._written
-    due_ns = self._due_ns(before)
+    due_ns = self._served.engine.token_ns(self._sequence, before)
     due_next_ns = fire(self, now_ns)
     if self._written > before and due_ns is not None:
         late.append(time.monotonic_ns() - due_ns)

@@ -18,7 +18,9 @@ from loadlib.errors import ExitCode
 from loadlib.health import CHECKS, Readings
 from loadlib.metrics import CATALOGUE
 from loadlib.sample import Outcome, Sample
-from loadlib.simulator.__main__ import _parser
+from loadlib.simulator.fault_rules import WHEN
+from loadlib.simulator.faults import KINDS as FAULTS
+from loadlib.simulator.options import parser as simulator_parser
 from loadlib.slo import SCALARS, STATS
 from loadlib.workloads import KINDS
 
@@ -74,11 +76,19 @@ def test_every_option_of_the_simulator():
     text = section(page("cli.md"), "loadlib simulate")
     flags = [
         flag
-        for action in _parser("loadlib simulate")._actions
+        for action in simulator_parser("loadlib simulate")._actions
         if not isinstance(action, argparse._HelpAction)
         for flag in action.option_strings
     ]
     assert undocumented(flags, text) == []
+
+
+def test_every_kind_of_fault_and_its_options():
+    text = section(page("simulator-faults.md"), "Faults")
+    rows = {row.split("|")[1].strip(): row for row in text.splitlines() if row.startswith("| `")}
+    for kind, known in FAULTS.items():
+        assert undocumented(known.options, rows[f"`{kind}`"].split("|")[2]) == [], kind
+    assert undocumented(WHEN, text) == []
 
 
 def test_no_command_is_documented_that_does_not_exist():

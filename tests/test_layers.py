@@ -56,7 +56,7 @@ RESERVED = {
     "openai": {"client", "transport"},
     "httpx2": {"client", "transport"},
     "gevent": {"swarm", "wire", "transport", "client"},
-    "ssl": {"wire", "transport", "client"},
+    "ssl": {"wire", "transport", "client", "simulator"},
     "jinja2": {"report"},
     "altair": {"charts"},
     "vl_convert": {"charts", "report"},

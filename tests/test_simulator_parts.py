@@ -17,8 +17,9 @@ from loadlib.scenario import ModelSpec
 from loadlib.simulator.__main__ import main
 from loadlib.simulator.answers import WORDS, Author
 from loadlib.simulator.chat import parse
+from loadlib.simulator.images import BASE_TOKENS
 from loadlib.simulator.profiles import BUILT_IN, load
-from loadlib.simulator.prompts import IMAGE_TOKENS, Counter
+from loadlib.simulator.prompts import Counter
 
 ENCODINGS = ("o200k_base", "cl100k_base")
 
@@ -80,7 +81,7 @@ def test_parts_names_and_images_are_counted():
     assert counter.count([{**plain[0], "content": parts}], "o200k_base") == truth
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     with_image = [{**plain[0], "content": [*parts, image]}]
-    assert counter.count(with_image, "o200k_base") == truth + IMAGE_TOKENS
+    assert counter.count(with_image, "o200k_base") == truth + BASE_TOKENS
 
 
 # --- profiles ------------------------------------------------------------------------------------

@@ -6,16 +6,20 @@ import asyncio
 import gc
 import os
 import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from loadlib.errors import PreflightError, UsageError
-from loadlib.simulator.app import Service, Settings
-from loadlib.simulator.connection import listen
-from loadlib.simulator.faults import NONE, Faults
+from loadlib.simulator import crew, tls
+from loadlib.simulator.app import Service, Settings, warm_up
+from loadlib.simulator.connection import REQUEST_S, Wrap, listen, reserve
+from loadlib.simulator.faults import Rule
 from loadlib.simulator.pacer import new_loop
 from loadlib.simulator.profiles import load as load_profile
 
-__all__ = ["Faults", "serve"]
+__all__ = ["Rule", "serve"]
 
 LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
 
@@ -28,7 +32,13 @@ def serve(
     host: str = "127.0.0.1",
     require_key: str | None = None,
     strict_models: bool = False,
-    faults: Faults = NONE,
+    rules: tuple[Rule, ...] = (),
+    wrong_rate: float = 0.0,
+    reasoning_tokens: int = 0,
+    request_timeout_s: float = REQUEST_S,
+    certificate: tuple[Path, Path] | None = None,
+    bad_certificate: str | None = None,
+    processes: int = 1,
     exit_with_parent: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM, from the main thread; then return.
@@ -37,7 +47,9 @@ def serve(
     http://127.0.0.1:PORT/v1`. `port` 0 takes any free one. `profile` is `catalogue`, `instant`
     or a YAML file. `require_key` is the *name* of the environment variable whose value clients
     must send as bearer token. With `strict_models` names the profile does not list are 404.
-    `exit_with_parent` ends the server when the process that started it has ended.
+    `rules` are the faults. `certificate` and key, or the kind of a `bad_certificate`, turn on
+    TLS. `processes` share the port. `exit_with_parent` ends the server when the process that
+    started it has ended.
 
     Raises `UsageError` for a host other than loopback, a profile that cannot be used, or an
     empty key variable, and `PreflightError` for a port that cannot be had.
@@ -49,36 +61,75 @@ def serve(
         seed=seed,
         key=_key(require_key),
         strict_models=strict_models,
-        faults=faults,
+        rules=rules,
+        wrong_rate=wrong_rate,
+        reasoning_tokens=reasoning_tokens,
     )
-    loop = new_loop()
-    service = Service(settings, loop)
+    wrap = _tls(certificate, bad_certificate)
+    address = LOOPBACK[host]
+    holder = _reserved(host, address, port, shared=processes > 1)
+    taken: int = holder.getsockname()[1]
+    scheme = "http" if wrap is None else "https"
+    shown = f"[{address}]" if ":" in address else address
+    ready = f"loadlib simulator listening on {scheme}://{shown}:{taken}/v1"
+    warm_up(settings)
+
+    def work(member: crew.Crew, say: Callable[[], None]) -> None:
+        several = member.size > 1
+        loop = new_loop()
+        service = Service(settings, loop, member)
+        listener = listen(
+            holder if not several else reserve(address, taken, shared=True),
+            loop,
+            service.handle,
+            wrap=wrap,
+            request_s=request_timeout_s,
+        )
+        if exit_with_parent or several:
+            _watch(loop, os.getppid())
+        _run(loop, say)
+        listener.close()
+        service.close()
+
     try:
-        listener = listen(LOOPBACK[host], port, loop, service.handle)
-    except (OSError, OverflowError) as error:
-        loop.close()
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        raise PreflightError(f"cannot listen on {host}:{port}: {reason}") from None
-    service.warm_up()
-    if exit_with_parent:
-        _watch(loop, os.getppid())
+        if processes == 1:
+            work(crew.ALONE, lambda: print(ready, flush=True))  # noqa: T201
+        else:
+            crew.run(processes, work, ready, exit_with_parent=exit_with_parent)
+    finally:
+        holder.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, say: Callable[[], None]) -> None:
     # What exists now lives as long as the process: no need to look through it again.
     gc.collect()
     gc.freeze()
     before = {name: signal.signal(name, _stop) for name in (signal.SIGINT, signal.SIGTERM)}
-    address = LOOPBACK[host]
-    shown = f"[{address}]" if ":" in address else address
-    taken = listener.getsockname()[1]
-    print(f"loadlib simulator listening on http://{shown}:{taken}/v1", flush=True)  # noqa: T201
     try:
+        say()
         loop.run_forever()
     except _Stopped:
         pass
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
-        listener.close()
-        service.close()
+
+
+def _reserved(host: str, address: str, port: int, *, shared: bool) -> socket.socket:
+    try:
+        return reserve(address, port, shared=shared)
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        raise PreflightError(f"cannot listen on {host}:{port}: {reason}") from None
+
+
+def _tls(certificate: tuple[Path, Path] | None, bad: str | None) -> Wrap | None:
+    if certificate is None and bad is None:
+        return None
+    if certificate is not None and bad is not None:
+        raise UsageError("--tls and --bad-certificate exclude each other")
+    context = tls.context_of(*certificate) if certificate else tls.bad_context(bad or "")
+    return lambda sock: tls.TlsSocket(sock, context)
 
 
 def _key(variable: str | None) -> str | None:

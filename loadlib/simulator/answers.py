@@ -11,15 +11,17 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from loadlib import tokens
 from loadlib.simulator import schema
 from loadlib.simulator.chat import ChatRequest, Function, Messages, Refusal, text_of, wanted_tool
+from loadlib.simulator.wished import Wish, spoil
 
 DEFAULT_TOKENS = 128  # of an answer nobody capped
+MAX_PARALLEL = 8
 _BOOK_PIECES = 8192
 
 _PLANTED = re.compile(r"vault code is (\d{4}-\d{4})")
@@ -32,70 +34,140 @@ WORDS = tuple(Path(__file__).with_name("words.txt").read_text(encoding="ascii").
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A function call; the answer's first piece is its name, the others its arguments."""
+    """A function call: piece `start` of the answer is its name, those behind its arguments."""
 
     name: str
     call_id: str
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`pieces` (one token each) and why they end there."""
+    """`pieces` (one token each) and why they end there; the first `reasoning` are thoughts."""
 
     pieces: Sequence[str]
     finish: Finish
-    call: ToolCall | None = None
+    calls: tuple[ToolCall, ...] = ()
+    reasoning: int = 0
 
     @property
     def text(self) -> str:
-        """The whole content, or the whole arguments of the call."""
-        return "".join(self.pieces[1:] if self.call else self.pieces)
+        """The whole content."""
+        return "" if self.calls else "".join(self.pieces[self.reasoning :])
+
+    @property
+    def thoughts(self) -> str:
+        """The whole reasoning."""
+        return "".join(self.pieces[: self.reasoning])
+
+    def arguments(self, call: ToolCall) -> str:
+        """The whole arguments of a call."""
+        ends = [other.start for other in self.calls if other.start > call.start]
+        return "".join(self.pieces[call.start + 1 : min(ends, default=len(self.pieces))])
 
 
 class Author:
-    """Writes answers, deterministic by seed and request."""
+    """Writes answers, deterministic by seed and request; each after `reasoning` thoughts."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, reasoning: int = 0) -> None:
         self._book, self._starts = _write_book(random.Random(seed))
+        self._reasoning = reasoning
 
     def answer(
-        self, request: ChatRequest, messages: Messages, encoding: str, luck: int, room: int | None
+        self,
+        request: ChatRequest,
+        messages: Messages,
+        encoding: str,
+        luck: int,
+        room: int | None,
+        wish: Wish | None = None,
+        wrong: random.Random | None = None,
     ) -> Answer:
         """The answer to a request; `luck` is its own seed, `room` what the window leaves.
 
+        `wish` is what it shall be; `wrong` makes it (or what would have been right) wrong.
         Raises `Refusal` for a schema that nothing can satisfy.
         """
-        function = _function_to_call(request, messages)
-        if function is not None:
-            arguments = _json(function.parameters or {"type": "object"}, luck, "tools")
-            call = ToolCall(function.name, f"call_{luck & 0xFFFFFFFF:08x}{len(messages):04x}")
-            pieces = [function.name, *_split(arguments, encoding)]
-            return _fitted(request, pieces, "tool_calls", call, room)
+        echoed, wish = wish is not None, wish or self._meant(request, messages, luck)
+        if wish is None:
+            return self._prose(request, luck, room, [])
+        if wrong is not None:
+            wish = spoil(wish, wrong)
+        if wish.calls:
+            return self._calling(request, wish, encoding, luck, room)
+        pieces = split(wish.text, encoding)
+        if not echoed and not _is_structured(request):  # a planted fact
+            return self._prose(request, luck, room, pieces)
+        answer = self._fitted(request, pieces, "stop", (), room)
+        return _stopped(request, answer)
+
+    def _meant(self, request: ChatRequest, messages: Messages, luck: int) -> Wish | None:
+        """What an obliging model would answer, where that is not just anything."""
+        functions = _functions_to_call(request, messages)
+        if functions:
+            calls = [
+                (one.name, _json(one.parameters or {"type": "object"}, luck + nth, "tools"))
+                for nth, one in enumerate(functions)
+            ]
+            return Wish(calls=tuple(calls))
         wanted = request.response_format
         if wanted is not None and wanted.type == "json_schema" and wanted.json_schema is not None:
-            text = _json(wanted.json_schema.schema or {}, luck, "response_format")
-            return _fitted(request, _split(text, encoding), "stop", None, room)
+            return Wish(_json(wanted.json_schema.schema or {}, luck, "response_format"))
         if wanted is not None and wanted.type == "json_object":
-            text = json.dumps({"answer": "".join(self._filler(12, luck)).strip()})
-            return _fitted(request, _split(text, encoding), "stop", None, room)
-        return self._prose(request, messages, luck, room)
+            return Wish(json.dumps({"answer": "".join(self._filler(12, luck)).strip()}))
+        code = planted_code(messages)
+        return None if code is None else Wish(f"{code}.")
+
+    def _calling(
+        self, request: ChatRequest, wish: Wish, encoding: str, luck: int, room: int | None
+    ) -> Answer:
+        pieces: list[str] = []
+        calls: list[ToolCall] = []
+        for nth, (name, arguments) in enumerate(wish.calls):
+            call_id = f"call_{luck & 0xFFFFFFFF:08x}{nth:04x}"
+            calls.append(ToolCall(name, call_id, len(pieces)))
+            pieces += [name, *split(arguments, encoding)]
+        return self._fitted(request, pieces, "tool_calls", tuple(calls), room)
 
     def _prose(
-        self, request: ChatRequest, messages: Messages, luck: int, room: int | None
+        self, request: ChatRequest, luck: int, room: int | None, opening: list[str]
     ) -> Answer:
+        """`opening`, and filler behind it up to the length that was asked for."""
         cap = request.cap
-        count = max(DEFAULT_TOKENS, request.floor) if cap is None else cap
+        thoughts = self._thoughts(luck)
+        count = max(DEFAULT_TOKENS + len(thoughts), request.floor) if cap is None else cap
         if room is not None:
             count = min(count, room)
-        code = planted_code(messages)
-        if code is None:
-            pieces = self._filler(count, luck)
+        thoughts = thoughts[:count]
+        left = count - len(thoughts)
+        pieces = [*opening, *self._filler(left, luck)][:left] if left else []
+        if pieces and not opening:
             pieces[0] = pieces[0].removeprefix(" ")
-        else:
-            known = [code[:3], code[3:4], "-", code[5:8], code[8:], "."]
-            pieces = [*known, *self._filler(count, luck)][:count]
         finish: Finish = "length" if cap is not None and count == cap else "stop"
-        return _stopped(request, Answer(pieces, finish))
+        answer = Answer([*thoughts, *pieces], finish, reasoning=len(thoughts))
+        return _stopped(request, answer)
+
+    def _fitted(
+        self,
+        request: ChatRequest,
+        pieces: list[str],
+        finish: Finish,
+        calls: tuple[ToolCall, ...],
+        room: int | None,
+    ) -> Answer:
+        """An answer within its limits; what must be longer is padded with blank lines."""
+        thoughts = self._thoughts(len(pieces))
+        pieces = thoughts + pieces
+        pieces = pieces + ["\n"] * (request.floor - len(pieces))
+        calls = tuple(replace(call, start=call.start + len(thoughts)) for call in calls)
+        limit = min(len(pieces) if n is None else n for n in (request.cap, room))
+        if limit < len(pieces):
+            pieces, finish = pieces[:limit], "length"
+            calls = tuple(call for call in calls if call.start < limit)
+        return Answer(pieces, finish, calls, min(len(thoughts), len(pieces)))
+
+    def _thoughts(self, luck: int) -> list[str]:
+        return self._filler(self._reasoning, luck + 1) if self._reasoning else []
 
     def _filler(self, count: int, luck: int) -> list[str]:
         """`count` (at least one) pieces of the book from the start of some sentence."""
@@ -104,6 +176,11 @@ class Author:
         while len(pieces) < count:
             pieces += self._book[: count - len(pieces)]
         return pieces
+
+
+def _is_structured(request: ChatRequest) -> bool:
+    """Whether an answer has a form, which filler would break."""
+    return request.response_format is not None and request.response_format.type != "text"
 
 
 def planted_code(messages: Messages) -> str | None:
@@ -131,56 +208,62 @@ def _write_book(luck: random.Random) -> tuple[list[str], list[int]]:
     return pieces, starts
 
 
-def _function_to_call(request: ChatRequest, messages: Messages) -> Function | None:
-    """The function an obliging model would call: the wanted one, or the first, unless it did."""
+def _functions_to_call(request: ChatRequest, messages: Messages) -> list[Function]:
+    """The functions an obliging model would call: the wanted one, or the first, unless it did.
+
+    All of them (up to `MAX_PARALLEL`) where the request says itself that calls may be parallel.
+    """
     if not request.tools or request.tool_choice == "none":
-        return None
+        return []
+    functions = [tool.function for tool in request.tools]
     wanted = wanted_tool(request)
-    if wanted is None:
-        answered = messages[-1].get("role") == "tool" and request.tool_choice != "required"
-        return None if answered else request.tools[0].function
-    return next(tool.function for tool in request.tools if tool.function.name == wanted)
+    if wanted is not None:
+        return [next(one for one in functions if one.name == wanted)]
+    if messages[-1].get("role") == "tool" and request.tool_choice != "required":
+        return []
+    return functions[: MAX_PARALLEL if request.parallel_tool_calls else 1]
 
 
 def _json(wanted: dict[str, Any], luck: int, param: str) -> str:
     try:
         value = schema.example(wanted, luck)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError):
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
         raise Refusal(400, f"Invalid schema in '{param}'.", param=param) from None
     return json.dumps(value, separators=(",", ":"))  # ASCII: no token ends inside a character
 
 
-def _split(text: str, encoding: str) -> list[str]:
-    return [tokens.decode([token], encoding) for token in tokens.encode(text, encoding)]
-
-
-def _fitted(
-    request: ChatRequest,
-    pieces: list[str],
-    finish: Finish,
-    call: ToolCall | None,
-    room: int | None,
-) -> Answer:
-    """A structured answer within its limits; what must be longer is padded with blank lines."""
-    pieces = pieces + ["\n"] * (request.floor - len(pieces))
-    limit = min(len(pieces) if n is None else n for n in (request.cap, room))
-    if limit < len(pieces):
-        return Answer(pieces[:limit], "length", call)
-    return Answer(pieces, finish, call)
+def split(text: str, encoding: str) -> list[str]:
+    """`text` by tokens; of a character that several make up, the last one has it all."""
+    pieces: list[str] = []
+    part: list[int] = []
+    for token in tokens.encode(text, encoding):
+        part.append(token)
+        piece = tokens.decode(part, encoding)
+        if piece.endswith("\ufffd"):
+            pieces.append("")
+        else:
+            pieces.append(piece)
+            part.clear()
+    if "".join(pieces) != text:  # it holds that very character
+        pieces = [text, *[""] * (len(pieces) - 1)]
+    return pieces or [""]
 
 
 def _stopped(request: ChatRequest, answer: Answer) -> Answer:
     """The answer cut before the first stop string that begins after `min_tokens`."""
-    text = "".join(answer.pieces)
-    after = len("".join(answer.pieces[: request.min_tokens or 0])) if request.stops else 0
+    if not request.stops:
+        return answer
+    thoughts, pieces = answer.pieces[: answer.reasoning], answer.pieces[answer.reasoning :]
+    text = "".join(pieces)
+    after = len("".join(pieces[: max(0, (request.min_tokens or 0) - len(thoughts))]))
     found = [at for stop in request.stops if (at := text.find(stop, after)) >= 0]
     if not found:
         return answer
     kept: list[str] = []
     left = min(found)
-    for piece in answer.pieces:
+    for piece in pieces:
         if left <= 0:
             break
         kept.append(piece[:left])
         left -= len(piece)
-    return Answer(kept or [""], "stop")
+    return Answer([*thoughts, *(kept or [""])], "stop", reasoning=len(thoughts))

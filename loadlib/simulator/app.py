@@ -7,22 +7,27 @@ import hashlib
 import random
 import time
 import zlib
+from collections import Counter as Counts
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 
+from loadlib import tokens
 from loadlib.engine import Work
-from loadlib.simulator import prometheus, wire
+from loadlib.simulator import prometheus, wire, wished
 from loadlib.simulator.answers import Author
-from loadlib.simulator.chat import ChatRequest, Messages, Refusal, parse
-from loadlib.simulator.connection import Connection, Request
-from loadlib.simulator.faults import NONE, Faults
-from loadlib.simulator.generation import OVERLOADED, Generation, Order, Served
+from loadlib.simulator.chat import OVERLOADED, ChatRequest, Messages, Refusal, parse
+from loadlib.simulator.connection import Connection
+from loadlib.simulator.crew import ALONE, Crew
+from loadlib.simulator.faults import NONE, Asked, Faults, Plan, Rule
+from loadlib.simulator.generation import Generation, Order, Outlet, Served
 from loadlib.simulator.pacer import Pacer
+from loadlib.simulator.parsing import Request
 from loadlib.simulator.profiles import ModelProfile, Profile
 from loadlib.simulator.prompts import Counter
+from loadlib.simulator.spoiled import Spoiled
 
 _STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
     401: ("Incorrect API key provided.", "invalid_request_error", "invalid_api_key"),
@@ -30,31 +35,53 @@ _STATUS_ERRORS: dict[int, tuple[str, str, str | None]] = {
     429: ("Rate limit reached for requests.", "requests", "rate_limit_exceeded"),
 }
 _FREEZE_SLICE_S = 0.05
+MAX_MODELS = 10_000  # different names asked for: each has an engine and counters of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the service behaves. `key`: the bearer token it insists on, None for any or none."""
+    """How the service behaves.
+
+    `key`: the bearer token it insists on, None for any or none. `rules`: faults, in order of
+    precedence. `wrong_rate`: share of answers that are made wrong where there is a right one.
+    `reasoning_tokens`: thoughts in front of every answer.
+    """
 
     profile: Profile
     seed: int = 0
     key: str | None = None
     strict_models: bool = False
-    faults: Faults = field(default_factory=Faults)
+    rules: tuple[Rule, ...] = ()
+    wrong_rate: float = 0.0
+    reasoning_tokens: int = 0
+
+
+def warm_up(settings: Settings) -> None:
+    """Load what the first request would wait for: the tokenizers of the profile."""
+    profile = settings.profile
+    models = [*profile.models.values(), *([profile.default] if profile.default else ())]
+    for encoding in {model.encoding for model in models}:
+        tokens.count("warm", encoding)
 
 
 class Service:
     """Answers requests; `handle` is what connections call."""
 
-    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop) -> None:
-        self._settings, self._loop = settings, loop
+    def __init__(
+        self, settings: Settings, loop: asyncio.AbstractEventLoop, crew: Crew = ALONE
+    ) -> None:
+        self._settings, self._loop, self._crew = settings, loop, crew
+        # Identifiers and lots of several processes differ; one alone is what it always was.
+        self._lot = f"{settings.seed}" if crew.size == 1 else f"{settings.seed}.{crew.number}"
+        self._plan = Plan(settings.rules, self._lot)
         self._pacer = Pacer(loop)
-        self._author = Author(settings.seed)
+        self._author = Author(settings.seed, settings.reasoning_tokens)
         self._counter = Counter()
         self._tokenizer = ThreadPoolExecutor(1, thread_name_prefix="tokenizer")
         self._served: dict[str, Served] = {}
         self._started = int(time.time())
         self._ordinal = 0
+        self._of_model: Counts[str] = Counts()
         self._frozen = False
         self._routes: dict[tuple[str, str], Callable[[Connection, Request], None]] = {
             ("POST", "/v1/chat/completions"): self._chat,
@@ -62,13 +89,6 @@ class Service:
             ("GET", "/metrics"): self._metrics,
             ("GET", "/health"): lambda connection, _request: connection.respond(200, b""),
         }
-
-    def warm_up(self) -> None:
-        """Load what the first request would wait for: the tokenizers of the profile."""
-        profile = self._settings.profile
-        models = [*profile.models.values(), *([profile.default] if profile.default else ())]
-        for encoding in {model.encoding for model in models}:
-            self._counter.count_text("warm", encoding)
 
     def close(self) -> None:
         """Stop; answers under way are not finished."""
@@ -128,21 +148,30 @@ class Service:
 
     def _metrics(self, connection: Connection, _request: Request) -> None:
         page = prometheus.page({name: served.meter for name, served in self._served.items()})
-        connection.respond(200, page.encode(), prometheus.CONTENT_TYPE)
+        text = self._crew.remark + page
+        connection.respond(200, text.encode(), prometheus.CONTENT_TYPE, self._crew.headers)
 
     # --- chat completions --------------------------------------------------------------------
 
     def _chat(self, connection: Connection, http: Request) -> None:
         self._ordinal += 1
-        if self._ordinal == 1:
-            self._plan_freeze()
-        ordinal = self._ordinal
-        faults = self._settings.faults if self._settings.faults.hits(ordinal) else NONE
-        if faults.status is not None:
-            raise _status_error(faults.status, faults.error_code)
+        ordinal, fresh = self._ordinal, connection.fresh
+        connection.fresh = False
+        since_first_s = self._crew.since_first_ns(http.arrival_ns) / 1e9
+        if ordinal == 1:
+            self._plan_freezes(since_first_s)
         request, messages = parse(http.body)
+        if request.model not in self._of_model and len(self._of_model) >= MAX_MODELS:
+            raise Refusal(404, "Too many models.", param="model", code="model_not_found")
+        self._of_model[request.model] += 1
+        model_ordinal = self._of_model[request.model]
+        faults = self._plan.of(Asked(ordinal, request.model, model_ordinal, since_first_s, fresh))
+        if faults.instead is not None:
+            self._replace(connection, faults)
+            return
+        wish = wished.read(http.headers)
         profile = self._profile(request.model)
-        draft = _Draft(connection, http, request, messages, profile, faults, ordinal)
+        draft = _Draft(connection, http, request, messages, profile, faults, ordinal, wish)
         # The tokens are a property of the request: due instants count from its arrival, however
         # long it takes to find them out.
         count = self._count(draft, inline=True)
@@ -165,10 +194,14 @@ class Service:
         """Prompt tokens; None where `inline` and the text is too long for the event loop."""
         encoding = draft.profile.encoding
         try:
-            count = self._counter.count(draft.messages, encoding, inline=inline)
+            model = draft.request.model
+            count = self._counter.count(draft.messages, encoding, model=model, inline=inline)
             if draft.request.tools and count is not None:
-                tools = msgspec.json.encode(draft.request.tools).decode()
-                count += self._counter.count_text(tools, encoding)
+                text = msgspec.json.encode(draft.request.tools).decode()
+                tools = self._counter.count_text(text, encoding, inline=inline)
+                count = None if tools is None else count + tools
+        except RecursionError:
+            raise Refusal(400, "Invalid 'messages': nested too deeply.", param="messages") from None
         except ValueError as error:
             raise Refusal(400, f"Invalid 'messages': {error}.", param="messages") from None
         return count
@@ -190,8 +223,11 @@ class Service:
         room = _room(request, profile, prompt_tokens)
         model = zlib.crc32(request.model.encode(), seed & 0xFFFFFFFF)
         luck = zlib.crc32(bytes(request.messages), model)
-        answer = self._author.answer(request, draft.messages, profile.encoding, luck, room)
-        digest = hashlib.blake2b(f"{seed}/{draft.ordinal}".encode(), digest_size=12).hexdigest()
+        answer = self._author.answer(
+            request, draft.messages, profile.encoding, luck, room, draft.wish, self._wrong(draft)
+        )
+        word = f"{self._lot}/{draft.ordinal}".encode()
+        digest = hashlib.blake2b(word, digest_size=12).hexdigest()
         delay, pace = _factors(profile.variation, luck)
         served = self._served.get(request.model)
         if served is None:
@@ -201,24 +237,42 @@ class Service:
             answer=answer,
             work=Work(prompt_tokens, len(answer.pieces), delay, pace),
             arrival_ns=draft.http.arrival_ns,
-            headers={"x-request-id": f"req_{digest}"},
+            headers={"x-request-id": f"req_{digest}", **self._crew.headers},
             streamed=bool(request.stream),
             include_usage=request.include_usage,
-            faults=draft.faults,
         )
-        Generation(order, draft.connection, served, self._pacer)
+        outlet: Outlet = draft.connection
+        if draft.faults is not NONE:
+            outlet = Spoiled(draft.connection, draft.faults, self._loop, len(answer.pieces))
+        Generation(order, outlet, served, self._pacer)
+
+    def _wrong(self, draft: _Draft) -> random.Random | None:
+        """The luck of a wrong answer, None for a right one."""
+        if self._settings.wrong_rate <= 0:
+            return None
+        luck = random.Random(f"{self._lot}/wrong/{draft.ordinal}")
+        return luck if luck.random() < self._settings.wrong_rate else None
+
+    def _replace(self, connection: Connection, faults: Faults) -> None:
+        """Send what comes instead of an answer."""
+        instead, refusal = faults.instead, None
+        if instead is not None and instead.kind == "status":
+            refusal = _status_error(instead.status, instead.code)
+        Spoiled(connection, faults, self._loop).replace(refusal, self._refused_headers())
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> None:
-        digest = hashlib.blake2b(f"{self._settings.seed}/refused/{self._ordinal}".encode())
-        headers = {"x-request-id": f"req_{digest.hexdigest()[:24]}"}
-        connection.respond(refusal.status, refusal.body, headers=headers)
+        connection.respond(refusal.status, refusal.body, headers=self._refused_headers())
+
+    def _refused_headers(self) -> dict[str, str]:
+        digest = hashlib.blake2b(f"{self._lot}/refused/{self._ordinal}".encode())
+        return {"x-request-id": f"req_{digest.hexdigest()[:24]}", **self._crew.headers}
 
     # --- the freeze --------------------------------------------------------------------------
 
-    def _plan_freeze(self) -> None:
-        faults = self._settings.faults
-        if faults.freeze_at_s is not None and faults.freeze_for_s > 0:
-            self._loop.call_later(faults.freeze_at_s, _freeze, faults.freeze_for_s)
+    def _plan_freezes(self, since_first_s: float) -> None:
+        for at_s, for_s in self._plan.freezes:
+            if at_s >= since_first_s:
+                self._loop.call_later(at_s - since_first_s, _freeze, for_s)
 
 
 @dataclass(slots=True)
@@ -232,6 +286,7 @@ class _Draft:
     profile: ModelProfile
     faults: Faults
     ordinal: int
+    wish: wished.Wish | None
     gone: bool = False
 
     def leave(self) -> None:

@@ -9,7 +9,11 @@ from typing import Any
 import msgspec
 
 MAX_STOPS = 4
-MAX_OUTPUT_TOKENS = 1_000_000  # of one answer: it is kept in memory
+MAX_OUTPUT_TOKENS = 262_144  # of one answer: it is kept in memory
+MAX_TOOLS = 128
+TOOL_CHOICES = ("none", "auto", "required")
+
+OVERLOADED = "The server had an error while processing your request."
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
@@ -83,6 +87,7 @@ class ChatRequest(msgspec.Struct, frozen=True):
     stop: str | list[str] | None = None
     tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
 
     @property
@@ -141,14 +146,14 @@ def text_of(message: Mapping[str, Any]) -> str:
     return "".join(part["text"] for part in content if isinstance(part.get("text"), str))
 
 
-def images_of(messages: Messages) -> int:
-    """How many images the messages hold."""
-    return sum(
-        part.get("type") == "image_url"
-        for message in messages
-        if isinstance(message.get("content"), list)
-        for part in message["content"]
-    )
+def images_of(messages: Messages) -> Iterator[Mapping[str, Any]]:
+    """`image_url` of every image in the messages: `{url, detail}`."""
+    for message in messages:
+        content = message.get("content")
+        for part in content if isinstance(content, list) else ():
+            if part.get("type") == "image_url":
+                image = part.get("image_url")
+                yield image if isinstance(image, dict) else {}
 
 
 def _invalid(problem: str, part: str) -> Refusal:
@@ -198,6 +203,10 @@ def _tool_complaints(request: ChatRequest) -> Iterator[tuple[str, str]]:
     names = [tool.function.name for tool in request.tools or ()]
     if request.tools == []:
         yield "tools", "[] is too short - 'tools'"
+    if len(names) > MAX_TOOLS:
+        yield "tools", f"'tools' takes up to {MAX_TOOLS} functions."
+    if isinstance(request.tool_choice, str) and request.tool_choice not in TOOL_CHOICES:
+        yield "tool_choice", f"Invalid value: '{request.tool_choice[:40]}'."
     if isinstance(request.tool_choice, dict) and wanted_tool(request) not in names:
         yield "tool_choice", "'tool_choice' names a function that is not among 'tools'."
     if request.tool_choice == "required" and not names:

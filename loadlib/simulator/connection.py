@@ -16,15 +16,16 @@ import socket
 import struct
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
-import httptools
+from loadlib.simulator.chat import Refusal
+from loadlib.simulator.parsing import MAX_HEAD_BYTES, Parser, Request
+from loadlib.simulator.tls import TlsSocket
 
 READ_BYTES = 256 * 1024
-MAX_BODY_BYTES = 64 * 1024 * 1024
 LINGER_S = 1.0  # how long a refused client may go on sending before the door is shut
+REQUEST_S = 30.0  # how long a request may take to come in, from its first byte
+BREATHER_S = 0.1  # without accepting, after we ran out of descriptors
 
 # <asm-generic/socket.h>; Python has no name for it. Inherited by accepted sockets.
 _SO_TIMESTAMPNS = 35 if sys.platform == "linux" else None
@@ -37,77 +38,20 @@ _REASONS = {
     401: b"Unauthorized",
     404: b"Not Found",
     405: b"Method Not Allowed",
+    408: b"Request Timeout",
     413: b"Content Too Large",
     429: b"Too Many Requests",
+    431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
+    502: b"Bad Gateway",
     503: b"Service Unavailable",
 }
-
-
-@dataclass(slots=True)
-class Request:
-    """One HTTP request; header names in lower case. `arrival_ns`: its last byte, monotonic."""
-
-    method: str
-    path: str
-    headers: Mapping[str, str]
-    body: bytes
-    arrival_ns: int
-    keep_alive: bool
-    chunked: bool  # whether the client understands chunked responses (HTTP/1.1)
 
 
 Handler = Callable[["Connection", Request], None]
 
 
-class _Parser:
-    """Bytes → requests, by httptools; `done` holds those that are complete."""
-
-    def __init__(self) -> None:
-        self._http = httptools.HttpRequestParser(self)
-        self.done: deque[Request] = deque()
-        self.expects = False  # the client waits for our word before it sends a body
-        self.size = 0
-        self._arrival_ns = 0
-        self.on_message_begin()
-
-    def feed(self, data: bytes, arrival_ns: int) -> None:
-        self._arrival_ns = arrival_ns
-        self._http.feed_data(data)
-
-    def on_message_begin(self) -> None:
-        self._url = bytearray()
-        self._headers: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self.size = 0
-
-    def on_url(self, url: bytes) -> None:
-        self._url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self.expects = self._headers.get("expect", "").lower() == "100-continue"
-
-    def on_body(self, body: bytes) -> None:
-        self.size += len(body)
-        if self.size <= MAX_BODY_BYTES:
-            self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        self.expects = False
-        self.done.append(
-            Request(
-                method=self._http.get_method().decode("latin-1"),
-                path=bytes(self._url).decode("latin-1").partition("?")[0],
-                headers=self._headers,
-                body=b"".join(self._body),
-                arrival_ns=self._arrival_ns,
-                keep_alive=self._http.should_keep_alive(),
-                chunked=self._http.get_http_version() != "1.0",
-            )
-        )
+Sock = socket.socket | TlsSocket
 
 
 class Connection:
@@ -117,11 +61,19 @@ class Connection:
     """
 
     def __init__(
-        self, sock: socket.socket, loop: asyncio.AbstractEventLoop, handler: Handler
+        self,
+        sock: Sock,
+        loop: asyncio.AbstractEventLoop,
+        handler: Handler,
+        request_s: float = REQUEST_S,
     ) -> None:
         self._sock, self._loop, self._handler = sock, loop, handler
-        self._parser = _Parser()
+        self._request_s = request_s
+        self._parser = Parser()
         self._queue = self._parser.done
+        self._head_bytes = 0  # read of headers that are not complete yet
+        self._patience: asyncio.TimerHandle | None = None
+        self.fresh = True  # whether no completion was asked for yet
         self._current: Request | None = None
         self._serving = False
         self._out = bytearray()
@@ -145,9 +97,15 @@ class Connection:
         headers: Mapping[str, str] | None = None,
     ) -> None:
         """Send a whole response to the current request."""
-        head = self._head(status, content_type, headers or {})
-        self.write(b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body))
+        self.write(self.response(status, body, content_type, headers or {}))
         self.finish()
+
+    def response(
+        self, status: int, body: bytes, content_type: str, headers: Mapping[str, str]
+    ) -> bytes:
+        """A whole response as it goes over the wire."""
+        head = self._head(status, content_type, headers)
+        return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
 
     def start_stream(self, content_type: str, headers: Mapping[str, str]) -> bytes:
         """The head of a streamed response, to be written together with its first bytes."""
@@ -184,15 +142,33 @@ class Connection:
         """The current response is complete: go on with the next request, or hang up."""
         current, self._current, self.on_gone = self._current, None, None
         if current is not None and not current.keep_alive:
-            self._hang_up()
+            self.hang_up()
         else:
             self._serve()
+
+    def hang_up(self) -> None:
+        """Close after everything was sent; reading on, lest a reset eats the response."""
+        self.half_close()
+        self._loop.call_later(LINGER_S, self.close)
+
+    def half_close(self) -> None:
+        """Say that nothing more will come, after everything was sent, and leave it at that."""
+        self._deaf = True
+        if not self._out:
+            self._shut()
+
+    def reset(self) -> None:
+        """Leave at once, with RST instead of FIN."""
+        if self._open:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.close()
 
     def close(self) -> None:
         """Leave at once, whatever was not sent."""
         if not self._open:
             return
         self._open = False
+        self._stop_watching()
         self._loop.remove_reader(self._sock)
         self._loop.remove_writer(self._sock)
         self._sock.close()
@@ -216,27 +192,49 @@ class Connection:
             self._feed(data, _arrival_ns(ancillary))
 
     def _feed(self, data: bytes, arrival_ns: int) -> None:
+        parser = self._parser
         try:
-            self._parser.feed(data, arrival_ns)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._refuse(400, b"this is not an HTTP/1.1 request the simulator understands\n")
+            parser.feed(data, arrival_ns)
+        except Refusal as refusal:
+            self._refuse(refusal)
             return
-        if self._parser.size > MAX_BODY_BYTES:
-            self._refuse(413, b"the request body is larger than 64 MiB\n")
+        self._head_bytes = self._head_bytes + len(data) if parser.in_head else 0
+        if self._head_bytes > MAX_HEAD_BYTES + READ_BYTES:  # one header that never ends
+            self._refuse(Refusal(431, "The request's headers are too large."))
             return
-        if self._parser.expects and self._current is None and not self._queue:
-            self._parser.expects = False
+        if parser.expects and self._current is None and not self._queue:
+            parser.expects = False
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        self._watch()
         self._serve()
 
-    def _refuse(self, status: int, text: bytes) -> None:
+    def _watch(self) -> None:
+        """Give a request that has begun its time, and no more."""
+        if not self._parser.unfinished:
+            self._stop_watching()
+        elif self._patience is None:
+            self._patience = self._loop.call_later(self._request_s, self._too_slow)
+
+    def _stop_watching(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _too_slow(self) -> None:
+        self._patience = None
+        if not self._deaf:
+            self._refuse(Refusal(408, f"The request took longer than {self._request_s:g} s."))
+
+    def _refuse(self, refusal: Refusal) -> None:
         """Answer what never became a request, and hang up."""
         self._queue.clear()
+        self._stop_watching()
         if self._current is None:
+            body, status = refusal.body, refusal.status
             head = b"HTTP/1.1 %d %b\r\n" % (status, _REASONS[status])
-            kind = b"content-type: text/plain\r\nconnection: close\r\n"
-            self.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, kind, len(text), text))
-            self._hang_up()
+            kind = b"content-type: application/json\r\nconnection: close\r\n"
+            self.write(b"%b%bcontent-length: %d\r\n\r\n%b" % (head, kind, len(body), body))
+            self.hang_up()
         else:
             self.close()
 
@@ -264,13 +262,6 @@ class Connection:
             if self._deaf:
                 self._shut()
 
-    def _hang_up(self) -> None:
-        """Close after everything was sent; reading on, lest a reset eats the response."""
-        self._deaf = True
-        self._loop.call_later(LINGER_S, self.close)
-        if not self._out:
-            self._shut()
-
     def _shut(self) -> None:
         try:
             self._sock.shutdown(socket.SHUT_WR)
@@ -288,13 +279,23 @@ class Connection:
         return b"HTTP/1.1 %d %b\r\n%b\r\n" % (status, _REASONS.get(status, b"Unknown"), text)
 
 
+Wrap = Callable[[socket.socket], Sock]
+
+
 def listen(
-    host: str, port: int, loop: asyncio.AbstractEventLoop, handler: Handler
+    listener: socket.socket,
+    loop: asyncio.AbstractEventLoop,
+    handler: Handler,
+    *,
+    wrap: Wrap | None = None,
+    request_s: float = REQUEST_S,
 ) -> socket.socket:
-    """Accept connections on `host:port` (0: any free port). Raises `OSError`."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.create_server((host, port), family=family, backlog=4096)
-    listener.setblocking(False)
+    """Accept connections on a socket from `reserve`, which is given back.
+
+    `wrap` makes of an accepted socket what is read and written (TLS). A request that takes
+    longer than `request_s` to come in is refused.
+    """
+    listener.listen(4096)
     if _SO_TIMESTAMPNS is not None:
         listener.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
 
@@ -302,14 +303,41 @@ def listen(
         while True:
             try:
                 sock, _ = listener.accept()
-            except OSError:  # nobody is waiting (any more), or we are out of descriptors
+            except BlockingIOError:  # nobody is waiting (any more)
+                return
+            except OSError:  # out of descriptors: trying again at once would burn a core
+                loop.remove_reader(listener)
+                loop.call_later(BREATHER_S, resume)
                 return
             sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Connection(sock, loop, handler)
+            Connection(sock if wrap is None else wrap(sock), loop, handler, request_s)
 
-    loop.add_reader(listener, accept)
+    def resume() -> None:
+        if listener.fileno() >= 0:
+            loop.add_reader(listener, accept)
+
+    resume()
     return listener
+
+
+def reserve(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket bound to `host:port` (0: any free port) that does not listen yet.
+
+    `shared`: other processes may bind and listen there too. Raises `OSError`.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind((host, port))
+    except (OSError, OverflowError):
+        sock.close()
+        raise
+    return sock
 
 
 def _arrival_ns(ancillary: list[tuple[int, int, bytes]]) -> int:

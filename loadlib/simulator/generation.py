@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from loadlib.engine import Load, Sequence, Work, replica
 from loadlib.simulator import wire
 from loadlib.simulator.answers import Answer
-from loadlib.simulator.chat import Refusal
 from loadlib.simulator.connection import Connection
-from loadlib.simulator.faults import Faults
 from loadlib.simulator.pacer import Pacer
 from loadlib.simulator.profiles import ModelProfile
 from loadlib.simulator.prometheus import Meter
+from loadlib.simulator.spoiled import Spoiled
 
 BURST = 256  # pieces written in one go before other streams get their turn
 MAX_BACKLOG_BYTES = 512 * 1024  # a client that does not read is not written to
 RETRY_NS = 5_000_000
 
-OVERLOADED = "The server had an error while processing your request."
+Outlet = Connection | Spoiled
+"""Where an answer is written; what goes wrong behind it is no matter of the answer's."""
 
 
 class Served:
@@ -105,18 +105,17 @@ class Order:
     headers: Mapping[str, str]
     streamed: bool
     include_usage: bool
-    faults: Faults
 
 
 class Generation:
-    """A `pacer.Job` that writes one answer to one connection, in its faults too."""
+    """A `pacer.Job` that writes one answer to one connection."""
 
-    def __init__(self, order: Order, connection: Connection, served: Served, pacer: Pacer) -> None:
+    def __init__(self, order: Order, connection: Outlet, served: Served, pacer: Pacer) -> None:
         self._order, self._connection = order, connection
         self._served, self._pacer = served, pacer
         self._events = wire.Events(
             order.identity,
-            order.answer.call,
+            order.answer,
             include_usage=order.include_usage,
             chunked=connection.chunked,
         )
@@ -124,10 +123,6 @@ class Generation:
         self._written = 0
         self._first_ns = 0
         self._over = False
-        self._before_ns = round(order.faults.stall_before_first_s * 1e9)
-        self._after_ns = round(order.faults.stall_after_first_s * 1e9)
-        cut = order.faults.cuts and order.streamed
-        self._cut = max(1, self._total // 2) if cut else None
         self._sequence = served.enter(order.work, order.arrival_ns, pacer)
         connection.on_gone = self._gone
         if order.streamed:
@@ -148,15 +143,9 @@ class Generation:
         if self._connection.backlog > MAX_BACKLOG_BYTES:
             return now_ns + RETRY_NS
         self._served.advance(now_ns)
-        ready = min(self._due(now_ns), self._written + BURST)
-        data = b""
-        if self._cut is not None and ready >= self._cut:
-            data = self._advance(self._cut, now_ns)
-            if self._break(data, now_ns):
-                return None
-            data = b""
-            self._cut = None
-        data += self._advance(ready, now_ns)
+        due = self._served.engine.tokens_due(self._sequence, now_ns)
+        ready = min(due, self._written + BURST)
+        data = self._advance(ready, now_ns)
         if self._written == self._total:
             self._complete(data, now_ns)
             return None
@@ -164,29 +153,15 @@ class Generation:
             self._connection.write(data)
         return self._next_ns()
 
-    # --- instants, stalls included -----------------------------------------------------------
+    # --- instants ----------------------------------------------------------------------------
 
     def _next_ns(self) -> int | None:
         """When there is something to write next; None: the engine will tell."""
-        due_ns = self._due_ns(self._written if self._order.streamed else self._total - 1)
+        index = self._written if self._order.streamed else self._total - 1
+        due_ns = self._served.engine.token_ns(self._sequence, index)
         if due_ns is None:
             self._served.wait(self._sequence, self)
         return due_ns
-
-    def _due_ns(self, index: int) -> int | None:
-        due_ns = self._served.engine.token_ns(self._sequence, index)
-        if due_ns is None:
-            return None
-        return due_ns + self._before_ns + (self._after_ns if index else 0)
-
-    def _due(self, now_ns: int) -> int:
-        engine, sequence = self._served.engine, self._sequence
-        if not (self._before_ns or self._after_ns):
-            return engine.tokens_due(sequence, now_ns)
-        first_ns = self._due_ns(0)
-        if first_ns is None or now_ns < first_ns:
-            return 0
-        return max(1, engine.tokens_due(sequence, now_ns - self._before_ns - self._after_ns))
 
     # --- writing -----------------------------------------------------------------------------
 
@@ -204,56 +179,27 @@ class Generation:
         self._written = upto
         if not order.streamed:
             return b""
-        return self._events.tokens(order.answer.pieces[start:upto], first=start == 0)
+        return self._events.tokens(start, upto)
 
     def _complete(self, data: bytes, now_ns: int) -> None:
         """The last token: whatever belongs behind it, and the books."""
         order, meter = self._order, self._served.meter
-        counts = wire.usage(order.work.prompt_tokens, self._total)
+        counts = wire.usage(order.work.prompt_tokens, self._total, order.answer.reasoning)
         finish = order.answer.finish
         meter.e2e.observe(now_ns - order.arrival_ns)
         if self._total > 1:
             meter.tpot.observe((now_ns - self._first_ns) // (self._total - 1))
         self._leave("length" if finish == "length" else "stop", now_ns)
         if order.streamed:
-            done = not order.faults.no_done
-            self._connection.write(data + self._events.closing(finish, counts, done=done))
+            self._connection.write(data + self._events.closing(finish, counts))
             self._connection.finish()
         else:
             self._respond(finish, counts)
 
     def _respond(self, finish: str, counts: Mapping[str, object]) -> None:
-        order, faults = self._order, self._order.faults
-        if faults.disconnect_mid_stream:
-            self._connection.close()
-            return
-        if faults.error_in_stream:
-            refusal = Refusal(500, OVERLOADED, kind="server_error", code=faults.error_code)
-            self._connection.respond(500, refusal.body, headers=order.headers)
-            return
-        reason = None if faults.truncate else finish
-        body = wire.completion(order.identity, order.answer, reason, counts)
-        body = body[: len(body) // 2] if faults.malformed else body
+        order = self._order
+        body = wire.completion(order.identity, order.answer, finish, counts)
         self._connection.respond(200, body, headers=order.headers)
-
-    def _break(self, data: bytes, now_ns: int) -> bool:
-        """Do to the stream what the faults say; whether that was its end."""
-        faults, connection = self._order.faults, self._connection
-        connection.write(data)
-        if faults.malformed:
-            connection.write(self._events.broken())
-            return False
-        self._leave("error", now_ns)
-        if faults.disconnect_mid_stream:
-            connection.close()
-            return True
-        if faults.error_in_stream:
-            error = Refusal(500, OVERLOADED, kind="server_error", code=faults.error_code).error
-            connection.write(self._events.error(error))
-        else:
-            connection.write(self._events.end())
-        connection.finish()
-        return True
 
     # --- the end -----------------------------------------------------------------------------
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from loadlib import tokens
+from loadlib.simulator import images
 from loadlib.simulator.chat import Messages, images_of, text_of
 
-IMAGE_TOKENS = 85  # of one image at low detail, as OpenAI bills gpt-4o
 INLINE_CHARS = 4000  # unseen text that is encoded on the event loop: well under a millisecond
 MAX_KNOWN = 50_000  # pieces remembered per encoding
+MAX_KNOWN_CHARS = 20_000  # longer pieces are counted again
+BLANK_CHARS = 500_000  # of whitespace in a row: with twice as many tiktoken panics, aloud
+_BLANK = re.compile(rf"\s{{{BLANK_CHARS}}}")
 _SPLIT_CHARS = 2000  # texts up to this length are remembered whole
 
 
@@ -24,8 +30,10 @@ class Counter:
     def __init__(self) -> None:
         self._known: dict[str, dict[str, int]] = {}
 
-    def count(self, messages: Messages, encoding: str, *, inline: bool = False) -> int | None:
-        """Prompt tokens as billed, template and images included.
+    def count(
+        self, messages: Messages, encoding: str, *, model: str = "", inline: bool = False
+    ) -> int | None:
+        """Prompt tokens as billed, template and images included; `model` sets an image's price.
 
         With `inline`, None where too much text would have to be encoded. Raises `ValueError` for
         text the tokenizer gives up on.
@@ -34,7 +42,10 @@ class Counter:
         if len(known) > MAX_KNOWN:
             known = self._known[encoding] = {}
         bare = [{**message, "content": ""} for message in messages]
-        total = tokens.chat_tokens(bare, encoding) + IMAGE_TOKENS * images_of(messages)
+        if inline and _beside_text(bare) > INLINE_CHARS:
+            return None
+        total = tokens.chat_tokens(bare, encoding)
+        total += sum(images.tokens(image, model) for image in images_of(messages))
         unseen: list[str] = []
         for message in messages:
             for piece in _pieces(text_of(message)):
@@ -47,17 +58,30 @@ class Counter:
             return None
         return total + _learn(unseen, encoding, known)
 
-    def count_text(self, text: str, encoding: str) -> int:
-        """Tokens of a text that is no message (the definitions of tools)."""
+    def count_text(self, text: str, encoding: str, *, inline: bool = False) -> int | None:
+        """Tokens of a text that is no message (the definitions of tools); `inline` as above."""
         known = self._known.setdefault(encoding, {})
-        return known[text] if text in known else _learn([text], encoding, known)
+        if text in known:
+            return known[text]
+        return None if inline and len(text) > INLINE_CHARS else _learn([text], encoding, known)
+
+
+def _beside_text(bare: Messages) -> int:
+    """Roughly how many characters messages hold beside their text: names, calls."""
+    if all(len(message) <= 2 and len(message["role"]) < 20 for message in bare):
+        return 2 * len(bare)  # the usual, quickly
+    return len(msgspec.json.encode(bare))
 
 
 def _learn(unseen: Sequence[str], encoding: str, known: dict[str, int]) -> int:
     total = 0
     for piece in unseen:
-        known[piece] = size = tokens.count(piece, encoding)
+        if len(piece) >= BLANK_CHARS and _BLANK.search(piece):
+            raise ValueError("the text cannot be tokenized (an enormous run of whitespace)")
+        size = tokens.count(piece, encoding)
         total += size
+        if len(piece) <= MAX_KNOWN_CHARS:
+            known[piece] = size
     return total
 
 

@@ -9,7 +9,11 @@ import random
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
+
 MAX_DEPTH = 12  # a schema may refer to itself
+MAX_VALUES = 4_000  # … more than once at each level
+CHARS_PER_VALUE = 20  # long texts count as several values
 
 _FORMATS = {
     "date": "2024-06-30",
@@ -27,13 +31,18 @@ _WORDS = ("open", "station", "market", "letter", "window", "river", "paper", "br
 
 
 def example(schema: Mapping[str, Any], seed: int) -> Any:
-    """An instance of `schema`, the same for the same seed."""
+    """An instance of `schema`, the same for the same seed.
+
+    Raises `ValueError` where it would have to be enormous, and several other errors for what is
+    no schema.
+    """
     return _Maker(schema, random.Random(seed)).make(schema, 0)
 
 
 class _Maker:
     def __init__(self, root: Mapping[str, Any], luck: random.Random) -> None:
         self._root, self._luck = root, luck
+        self._left = MAX_VALUES
         self._kinds: dict[str, Callable[[Mapping[str, Any], int], Any]] = {
             "object": self._object,
             "array": self._array,
@@ -45,14 +54,15 @@ class _Maker:
         }
 
     def make(self, schema: Any, depth: int) -> Any:
+        self._spend(1)
         if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
             return None
         if "$ref" in schema:
             return self.make(self._resolve(str(schema["$ref"])), depth + 1)
         if "const" in schema:
-            return schema["const"]
+            return self._copied(schema["const"])
         if schema.get("enum"):
-            return self._luck.choice(list(schema["enum"]))
+            return self._copied(self._luck.choice(list(schema["enum"])))
         for key in ("anyOf", "oneOf"):
             if schema.get(key):
                 return self.make(_shallowest(schema[key], depth), depth + 1)
@@ -60,6 +70,15 @@ class _Maker:
             return self.make(self._merged(schema), depth + 1)
         kind = _kind(schema, depth)
         return self._kinds[kind if kind in self._kinds else "string"](schema, depth)
+
+    def _spend(self, values: int) -> None:
+        self._left -= values
+        if self._left < 0:
+            raise ValueError("an instance would be too large")
+
+    def _copied(self, value: Any) -> Any:
+        self._spend(len(msgspec.json.encode(value)) // CHARS_PER_VALUE)
+        return value
 
     def _resolve(self, reference: str) -> Any:
         node: Any = self._root
@@ -80,6 +99,7 @@ class _Maker:
     def _object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties = schema.get("properties") or {}
         required = schema.get("required", ())
+        self._spend(len(properties) + sum(map(len, required)) // CHARS_PER_VALUE + len(required))
         # What is optional is left out once deep: that is how recursion ends.
         names = [name for name in properties if depth < MAX_DEPTH // 2 or name in required]
         return {
@@ -90,6 +110,7 @@ class _Maker:
     def _array(self, schema: Mapping[str, Any], depth: int) -> list[Any]:
         few = 0 if depth >= MAX_DEPTH // 2 else 1
         count = max(schema.get("minItems", 0), min(few, schema.get("maxItems", few)))
+        self._spend(count)
         first = schema.get("prefixItems") or []
         items = schema.get("items", {})
         return [
@@ -100,6 +121,7 @@ class _Maker:
     def _string(self, schema: Mapping[str, Any], _depth: int) -> str:
         if schema.get("format") in _FORMATS:
             return _FORMATS[schema["format"]]
+        self._spend(schema.get("minLength", 0) // CHARS_PER_VALUE)
         text = " ".join(self._luck.sample(_WORDS, 2))
         while len(text) < schema.get("minLength", 0):
             text += f" {self._luck.choice(_WORDS)}"

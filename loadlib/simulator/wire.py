@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -26,25 +26,25 @@ class Identity:
     created: int
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """The `usage` object."""
+def usage(prompt_tokens: int, completion_tokens: int, reasoning_tokens: int = 0) -> dict[str, Any]:
+    """The `usage` object; reasoning tokens are among those of the completion."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
         "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 0},
-        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": reasoning_tokens, "audio_tokens": 0},
     }
 
 
-def completion(
-    identity: Identity, answer: Answer, finish: str | None, counts: Mapping[str, Any]
-) -> bytes:
+def completion(identity: Identity, answer: Answer, finish: str, counts: Mapping[str, Any]) -> bytes:
     """The body of an answer that is not streamed."""
     message: dict[str, Any] = {"role": "assistant", "content": answer.text, "refusal": None}
-    if answer.call is not None:
+    if answer.reasoning:
+        message["reasoning_content"] = answer.thoughts
+    if answer.calls:
         message["content"] = None
-        message["tool_calls"] = [_call(answer.call, answer.text)]
+        message["tool_calls"] = [_call(call, answer.arguments(call)) for call in answer.calls]
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     return _encode(
         {
@@ -59,13 +59,26 @@ def completion(
     )
 
 
+class _Span(NamedTuple):
+    """Pieces `start` to `end` of an answer, which look alike but for their text.
+
+    `opening`: the event of the first piece, where that is the name of a function.
+    """
+
+    start: int
+    end: int
+    head: bytes
+    tail: bytes
+    opening: bytes = b""
+
+
 class Events:
     """The events of one stream, in HTTP chunks where `chunked`, one event a chunk."""
 
     def __init__(
-        self, identity: Identity, call: ToolCall | None, *, include_usage: bool, chunked: bool
+        self, identity: Identity, answer: Answer, *, include_usage: bool, chunked: bool
     ) -> None:
-        self._call, self._include_usage, self._chunked = call, include_usage, chunked
+        self._answer, self._include_usage, self._chunked = answer, include_usage, chunked
         fields = {
             "id": identity.answer_id,
             "object": "chat.completion.chunk",
@@ -75,26 +88,58 @@ class Events:
         }
         self._prefix = b"data: " + _encode(fields)[:-1]
         self._no_usage = b',"usage":null' if include_usage else b""
-        before, after = b'{"content":"', b'"}'
-        if call is not None:
-            before = b'{"tool_calls":[{"index":0,"function":{"arguments":"'
-            after = b'"}}]}'
-        # Everything around a token is the same for all tokens of a stream.
-        self._head, self._tail = self._around(before, after)
+        # Everything around a token is the same for all tokens of a span.
+        self._spans = tuple(self._spanned())
 
     def opening(self) -> bytes:
         """The chunk that carries a role and no token."""
-        content = b'""' if self._call is None else b"null"
+        content = b"null" if self._answer.calls else b'""'
         return self._chunk(b'{"role":"assistant","content":%b,"refusal":null}' % content)
 
-    def tokens(self, pieces: Sequence[str], first: bool) -> bytes:
-        """One chunk for each piece; `first`: the first of them is the answer's first."""
+    def tokens(self, start: int, end: int) -> bytes:
+        """One chunk for each of the answer's pieces from `start` to `end`."""
+        first = self._spans[0]
+        if end <= first.end and start >= first.start:
+            return self._span(first, start, end)
+        return b"".join(
+            self._span(span, max(start, span.start), min(end, span.end))
+            for span in self._spans
+            if span.start < end and start < span.end
+        )
+
+    def closing(self, finish: str, counts: Mapping[str, Any]) -> bytes:
+        """The reason, usage where it was asked for, `[DONE]`, and the end of the body."""
+        parts = [self._chunk(b"{}", finish)]
+        if self._include_usage:
+            event = b'%b,"choices":[],"usage":%b}\n\n' % (self._prefix, _encode(counts))
+            parts.append(self._framed(event))
+        parts.append(self._framed(b"data: [DONE]\n\n"))
+        return b"".join(parts) + (b"0\r\n\r\n" if self._chunked else b"")
+
+    # --- spans -------------------------------------------------------------------------------
+
+    def _spanned(self) -> Iterator[_Span]:
+        answer, total = self._answer, len(self._answer.pieces)
+        if answer.reasoning:
+            head, tail = self._around(b'{"reasoning_content":"', b'"}')
+            yield _Span(0, answer.reasoning, head, tail)
+        ends = [*(call.start for call in answer.calls[1:]), total]
+        for index, (call, end) in enumerate(zip(answer.calls, ends, strict=False)):
+            opening = _encode({"tool_calls": [{"index": index, **_call(call, "")}]})
+            before = b'{"tool_calls":[{"index":%d,"function":{"arguments":"' % index
+            head, tail = self._around(before, b'"}}]}')
+            yield _Span(call.start, end, head, tail, self._chunk(opening))
+        if not answer.calls:
+            head, tail = self._around(b'{"content":"', b'"}')
+            yield _Span(answer.reasoning, total, head, tail)
+
+    def _span(self, span: _Span, start: int, end: int) -> bytes:
         opening = b""
-        if first and self._call is not None:
-            start = {"index": 0, **_call(self._call, "")}
-            opening = self._chunk(_encode({"tool_calls": [start]}))
-            pieces = pieces[1:]
-        head, tail = self._head, self._tail
+        if start == span.start and span.opening:
+            opening = span.opening
+            start += 1
+        pieces = self._answer.pieces[start:end]
+        head, tail = span.head, span.tail
         if not self._chunked:
             return opening + b"".join([head + _escaped(piece) + tail for piece in pieces])
         size = len(head) + len(tail)
@@ -105,28 +150,7 @@ class Events:
             ]
         )
 
-    def closing(self, finish: str, counts: Mapping[str, Any], *, done: bool) -> bytes:
-        """The reason, usage where it was asked for, `[DONE]`, and the end of the body."""
-        parts = [self._chunk(b"{}", finish)]
-        if self._include_usage:
-            event = b'%b,"choices":[],"usage":%b}\n\n' % (self._prefix, _encode(counts))
-            parts.append(self._framed(event))
-        if done:
-            parts.append(self._framed(b"data: [DONE]\n\n"))
-        return b"".join(parts) + self.end()
-
-    def broken(self) -> bytes:
-        """A chunk that is no JSON."""
-        return self._framed(b'%b,"choices":[{"index":0,"delta":{"con\n\n' % self._prefix)
-
-    def error(self, error: Mapping[str, Any]) -> bytes:
-        """An error object inside the stream, which ends there."""
-        event = b"data: " + _encode({"error": error}) + b"\n\n"
-        return self._framed(event) + self._framed(b"data: [DONE]\n\n") + self.end()
-
-    def end(self) -> bytes:
-        """The end of the body, nothing more."""
-        return b"0\r\n\r\n" if self._chunked else b""
+    # --- chunks ------------------------------------------------------------------------------
 
     def _chunk(self, delta: bytes, finish: str | None = None) -> bytes:
         head, tail = self._around(delta, b"", finish)

@@ -1,0 +1,59 @@
+"""What a response says about rate limits, in OpenAI's headers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+_MS = 1_000_000
+_S = 1_000 * _MS
+
+
+class Quota(Protocol):
+    """One limit after a request: so many a minute, so many left, ns until all are there again."""
+
+    @property
+    def limit(self) -> int:
+        """So many a minute."""
+
+    @property
+    def remaining(self) -> int:
+        """So many are left."""
+
+    @property
+    def reset_ns(self) -> int:
+        """Until all are there again."""
+
+
+def headers(requests: Quota | None, tokens: Quota | None) -> dict[str, str]:
+    """`x-ratelimit-*` of the limits that exist."""
+    found: dict[str, str] = {}
+    for what, quota in (("requests", requests), ("tokens", tokens)):
+        if quota is not None:
+            found[f"x-ratelimit-limit-{what}"] = str(quota.limit)
+            found[f"x-ratelimit-remaining-{what}"] = str(max(0, quota.remaining))
+            found[f"x-ratelimit-reset-{what}"] = duration(quota.reset_ns)
+    return found
+
+
+def retry_after(wait_ns: int | None) -> Mapping[str, str]:
+    """`Retry-After` in whole seconds, rounded up, and in ms; nothing where waiting is in vain."""
+    if wait_ns is None:
+        return {}
+    return {
+        "retry-after": str(-(-wait_ns // _S)),
+        "retry-after-ms": str(-(-wait_ns // _MS)),
+    }
+
+
+def duration(ns: int) -> str:
+    """As OpenAI writes it, rounded up to ms: `17ms`, `1s`, `1.5s`, `6m0s`, `1h0m0s`."""
+    ms = -(-max(0, ns) // _MS)
+    if 0 < ms < 1000:
+        return f"{ms}ms"
+    minutes, ms = divmod(ms, 60_000)
+    seconds = f"{ms / 1000:g}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{seconds}"
+    return f"{minutes}m{seconds}" if minutes else seconds
