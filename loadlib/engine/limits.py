@@ -55,7 +55,7 @@ class Permit:
 
 
 class RateLimiter:
-    """The buckets of one account; `take` must be called with instants that do not go back."""
+    """The buckets of one account; an instant before the latest counts as the latest."""
 
     def __init__(self, limits: Limits) -> None:
         self._requests = _bucket(limits.requests_per_minute)
@@ -87,9 +87,11 @@ class _Bucket:
 
     def wait_ns(self, amount: int, now_ns: int) -> int | None:
         """Nanoseconds until `amount` is there; 0 if it is, None if it never will be."""
-        if self._at_ns is not None:
+        if self._at_ns is None:
+            self._at_ns = now_ns
+        if now_ns > self._at_ns:  # who was long on the way finds what there is now
             self._level = min(self._full, self._level + (now_ns - self._at_ns) * self.limit)
-        self._at_ns = now_ns
+            self._at_ns = now_ns
         missing = amount * _MINUTE - self._level
         if missing <= 0:
             return 0

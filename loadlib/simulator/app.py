@@ -16,7 +16,7 @@ import msgspec
 
 from loadlib import tokens
 from loadlib.engine import Work
-from loadlib.simulator import prometheus, wire, wished
+from loadlib.simulator import prefixes, prometheus, ratelimit, wire, wished
 from loadlib.simulator.answers import Author
 from loadlib.simulator.chat import OVERLOADED, ChatRequest, Messages, Refusal, parse
 from loadlib.simulator.connection import Connection
@@ -204,6 +204,9 @@ class Service:
             raise Refusal(400, "Invalid 'messages': nested too deeply.", param="messages") from None
         except ValueError as error:
             raise Refusal(400, f"Invalid 'messages': {error}.", param="messages") from None
+        step = draft.profile.speed.step
+        if count is not None and step is not None and step.prefix_cache:
+            draft.prefix = prefixes.chain(bytes(draft.request.messages), count, step.block_tokens)
         return count
 
     def _counted(self, draft: _Draft, done: asyncio.Future[int | None]) -> None:
@@ -221,6 +224,11 @@ class Service:
     def _begin(self, draft: _Draft, prompt_tokens: int) -> None:
         request, profile, seed = draft.request, draft.profile, self._settings.seed
         room = _room(request, profile, prompt_tokens)
+        served = self._served.get(request.model)
+        if served is None:
+            served = self._served[request.model] = Served(profile)
+        asked = prompt_tokens + (request.cap or 0)
+        limits = ratelimit.admit(served.limiter, request.model, asked, draft.http.arrival_ns)
         model = zlib.crc32(request.model.encode(), seed & 0xFFFFFFFF)
         luck = zlib.crc32(bytes(request.messages), model)
         answer = self._author.answer(
@@ -229,15 +237,12 @@ class Service:
         word = f"{self._lot}/{draft.ordinal}".encode()
         digest = hashlib.blake2b(word, digest_size=12).hexdigest()
         delay, pace = _factors(profile.variation, luck)
-        served = self._served.get(request.model)
-        if served is None:
-            served = self._served[request.model] = Served(profile)
         order = Order(
             identity=wire.Identity(f"chatcmpl-{digest}", request.model, int(time.time())),
             answer=answer,
-            work=Work(prompt_tokens, len(answer.pieces), delay, pace),
+            work=Work(prompt_tokens, len(answer.pieces), delay, pace, draft.prefix),
             arrival_ns=draft.http.arrival_ns,
-            headers={"x-request-id": f"req_{digest}", **self._crew.headers},
+            headers={"x-request-id": f"req_{digest}", **self._crew.headers, **limits},
             streamed=bool(request.stream),
             include_usage=request.include_usage,
         )
@@ -261,7 +266,9 @@ class Service:
         Spoiled(connection, faults, self._loop).replace(refusal, self._refused_headers())
 
     def _refuse(self, connection: Connection, refusal: Refusal) -> None:
-        connection.respond(refusal.status, refusal.body, headers=self._refused_headers())
+        connection.respond(
+            refusal.status, refusal.body, headers={**self._refused_headers(), **refusal.headers}
+        )
 
     def _refused_headers(self) -> dict[str, str]:
         digest = hashlib.blake2b(f"{self._lot}/refused/{self._ordinal}".encode())
@@ -287,6 +294,7 @@ class _Draft:
     faults: Faults
     ordinal: int
     wish: wished.Wish | None
+    prefix: tuple[int, ...] = ()
     gone: bool = False
 
     def leave(self) -> None:

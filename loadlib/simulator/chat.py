@@ -27,9 +27,11 @@ class Refusal(Exception):  # noqa: N818 - an answer, not an error of ours
         kind: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
+        self.headers = headers or {}
         self.error = {"message": message, "type": kind, "param": param, "code": code}
 
     @property

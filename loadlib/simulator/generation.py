@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from loadlib.engine import Load, Sequence, Work, replica
+from loadlib.engine import Load, RateLimiter, Sequence, Work, replica
 from loadlib.simulator import wire
 from loadlib.simulator.answers import Answer
 from loadlib.simulator.connection import Connection
@@ -24,7 +24,7 @@ Outlet = Connection | Spoiled
 
 
 class Served:
-    """One model in service: its engine, its counters, and who waits for a first token.
+    """One model in service: its engine, its limits, its counters, and who waits for a token.
 
     A `pacer.Job` as long as somebody waits: it wakes with the engine's next event, and tells
     those who have got their instants. Everybody else asks the engine when their token is due.
@@ -33,6 +33,7 @@ class Served:
     def __init__(self, profile: ModelProfile) -> None:
         self.profile = profile
         self.engine = replica(profile.speed)
+        self.limiter = RateLimiter(profile.limits)
         self.meter = Meter(self._load)
         self._waiting: dict[Sequence, Generation] = {}
         self._pacer: Pacer | None = None
@@ -184,7 +185,8 @@ class Generation:
     def _complete(self, data: bytes, now_ns: int) -> None:
         """The last token: whatever belongs behind it, and the books."""
         order, meter = self._order, self._served.meter
-        counts = wire.usage(order.work.prompt_tokens, self._total, order.answer.reasoning)
+        reasoning, cached = order.answer.reasoning, self._sequence.cached
+        counts = wire.usage(order.work.prompt_tokens, self._total, reasoning, cached)
         finish = order.answer.finish
         meter.e2e.observe(now_ns - order.arrival_ns)
         if self._total > 1:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from loadlib.engine import RateLimiter
+from loadlib.simulator.chat import Refusal
+
 _MS = 1_000_000
 _S = 1_000 * _MS
 
@@ -34,6 +37,29 @@ def headers(requests: Quota | None, tokens: Quota | None) -> dict[str, str]:
             found[f"x-ratelimit-remaining-{what}"] = str(max(0, quota.remaining))
             found[f"x-ratelimit-reset-{what}"] = duration(quota.reset_ns)
     return found
+
+
+def admit(limiter: RateLimiter, model: str, tokens: int, now_ns: int) -> dict[str, str]:
+    """Let a request of so many tokens pass; its headers. Raises `Refusal` with theirs."""
+    permit = limiter.take(tokens, now_ns)
+    found = headers(permit.requests, permit.tokens)
+    if permit.refused_by is None:
+        return found
+    quota = permit.tokens if permit.refused_by == "tokens" else permit.requests
+    limit = quota.limit if quota else 0
+    unit = "tokens per min (TPM)" if permit.refused_by == "tokens" else "requests per min (RPM)"
+    message = f"Rate limit reached for {model} on {unit}: Limit {limit}, Requested {tokens} tokens."
+    if permit.retry_after_ns is None:
+        message = f"Request too large for {model} on {unit}: Limit {limit}, Requested {tokens}."
+    else:
+        message += f" Please try again in {duration(permit.retry_after_ns)}."
+    raise Refusal(
+        429,
+        message,
+        kind=permit.refused_by,
+        code="rate_limit_exceeded",
+        headers={**found, **retry_after(permit.retry_after_ns)},
+    )
 
 
 def retry_after(wait_ns: int | None) -> Mapping[str, str]:
