@@ -18,6 +18,7 @@ from benchmarks.table import Row
 from loadlib.errors import LoadlibError
 
 PAGE = processes.ROOT / "docs" / "measurement.md"
+RESULTS = processes.ROOT / "benchmarks" / "results.json"  # what the page shows, bar by bar
 
 
 def main(argv: Sequence[str]) -> int:
@@ -40,9 +41,20 @@ def main(argv: Sequence[str]) -> int:
     else:
         print("\n".join([*table.about(command), "", table.as_text(rows)]))
     if options.write:
-        text = table.as_markdown(rows, table.about(command))
-        PAGE.write_text(table.insert(PAGE.read_text(encoding="utf-8"), text), encoding="utf-8")
+        _write(rows, table.about(command))
     return 0 if all(row.met is not False for row in rows) else 1
+
+
+def _write(rows: Sequence[Row], about: list[str]) -> None:
+    """Bars measured now replace their rows; the others stay, with what they were measured on."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    for bar in dict.fromkeys(row.bar for row in rows):
+        mine = [row.as_json() for row in rows if row.bar == bar]
+        known[bar] = {"about": " ".join(about), "rows": mine}
+    known = {bar: known[bar] for bar in BARS if bar in known}
+    RESULTS.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(table.insert(page, table.of_results(known)), encoding="utf-8")
 
 
 def _measured(bench: Bench, names: Sequence[str]) -> Iterator[Row]:
@@ -63,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--quick", action="store_true", help="shorter runs, fewer of them: proves that it works")
     add("--only", nargs="+", choices=list(BARS), metavar="BAR", help=f"of {', '.join(BARS)}")
     add("--json", action="store_true", help="print JSON instead of the table")
-    add("--write", action="store_true", help=f"put the table into docs/{PAGE.name}")
+    add("--write", action="store_true", help=f"put the rows into docs/{PAGE.name}")
     return parser
 
 

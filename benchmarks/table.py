@@ -67,6 +67,12 @@ class Row:
             self.note,
         )
 
+    @classmethod
+    def of_json(cls, saved: dict[str, Any]) -> Row:
+        """A row as `as_json` wrote it."""
+        fields = {name: saved[name] for name in cls.__slots__}
+        return cls(**fields | {"range": fields["range"] and tuple(fields["range"])})
+
     def as_json(self) -> dict[str, Any]:
         fields = {name: getattr(self, name) for name in self.__slots__}
         return {**fields, "met": self.met, "ratio": self.ratio}
@@ -93,6 +99,16 @@ def as_markdown(rows: Sequence[Row], about: Sequence[str]) -> str:
     """A table with what it was measured on above it."""
     lines = [*about, "", _line(HEAD), _line(["---"] * len(HEAD))]
     return "\n".join([*lines, *(_line(row.cells()) for row in rows)])
+
+
+def of_results(known: dict[str, dict[str, Any]]) -> str:
+    """The table of the page, from saved rows by bar; above it which were measured on what."""
+    bars: dict[str, list[str]] = {}
+    for bar, result in known.items():
+        bars.setdefault(result["about"], []).append(f"`{bar}`")
+    about = [f"* {', '.join(names)}: {where}" for where, names in bars.items()]
+    rows = [Row.of_json(row) for result in known.values() for row in result["rows"]]
+    return as_markdown(rows, about)
 
 
 def _line(cells: Sequence[str]) -> str:

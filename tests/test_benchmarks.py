@@ -444,6 +444,21 @@ def test_numbers(value, text):
     assert table.number(value) == text
 
 
+def test_a_page_of_saved_rows_says_which_were_measured_on_what():
+    old = Row(bar="memory", what="peak", unit="×", value=1.02, limit=1.1, range=(1.0, 1.1))
+    new = Row(bar="burner", what="error", unit="ms", value=0.01, limit=1)
+    known = {
+        row.bar: json.loads(json.dumps({"about": about, "rows": [row.as_json()]}))
+        for row, about in ((old, "2026-01-01 `a`"), (new, "2026-02-02 `b`"))
+    }
+    text = table.of_results(known)
+    assert "* `memory`: 2026-01-01 `a`" in text
+    assert "* `burner`: 2026-02-02 `b`" in text
+    for row in (old, new):
+        assert Row.of_json(row.as_json()) == row
+        assert " | ".join(row.cells()) in text
+
+
 def test_the_table_replaces_what_stands_between_its_markers():
     page = f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n"
     rows = [Row(bar="b", what="a | b", unit="ms", value=0.5, limit=0.3, range=(0.4, 0.6))]
