@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
-
-from loadlib.engine import RateLimiter
+from loadlib.engine import Quota, RateLimiter
 from loadlib.simulator.chat import Refusal
 
 _MS = 1_000_000
 _S = 1_000 * _MS
-
-
-class Quota(Protocol):
-    """One limit after a request: so many a minute, so many left, ns until all are there again."""
-
-    @property
-    def limit(self) -> int:
-        """So many a minute."""
-
-    @property
-    def remaining(self) -> int:
-        """So many are left."""
-
-    @property
-    def reset_ns(self) -> int:
-        """Until all are there again."""
 
 
 def headers(requests: Quota | None, tokens: Quota | None) -> dict[str, str]:
