@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 from loadlib.engine import Quota, RateLimiter
 from loadlib.simulator.chat import Refusal
 
