@@ -60,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         place = f"{problem.filename or 'cannot read or write'}: "
         code = _refuse(place + (problem.strerror or str(problem)), ExitCode.PREFLIGHT)
     except (click.Abort, KeyboardInterrupt):
+        _say("! SIGINT: stopped", err=True)
         code = ExitCode.SIGINT
     sys.exit(int(code or 0))
 

@@ -86,11 +86,19 @@ def _unhealthy(health: Health) -> _Case | None:
 
 
 def _health_reason(check: HealthCheck) -> str:
-    limit = "" if check.limit is None else f" (limit {check.limit:g})"
-    value = "unknown" if check.value is None else f"{check.value:g}"
+    name = check.name.removesuffix("_ms").removesuffix("_share").replace("_", " ")
+    limit = "" if check.limit is None else f" (limit {_health_value(check.name, check.limit)})"
+    value = "unknown" if check.value is None else _health_value(check.name, check.value)
     cause = f": {check.cause}" if check.cause else ""
     remedy = f"; {check.remedy}" if check.remedy else ""
-    return f"measurement not valid: {check.name} is {value}{limit}{cause}{remedy}"
+    return f"measurement not valid: {name} is {value}{limit}{cause}{remedy}"
+
+
+def _health_value(name: str, amount: float) -> str:
+    """In the unit that the name of the check ends with."""
+    if name.endswith("_ms"):
+        return f"{amount:g} ms"
+    return f"{amount * 100:.3g} %" if "share" in name else f"{amount:g}"
 
 
 def _failed(gates: Sequence[Gate]) -> _Case | None:

@@ -71,7 +71,7 @@ def test_load_that_was_not_sent_makes_a_whole_run_invalid(tmp_path):
     assert summary.verdict.status == "inconclusive"
     assert summary.verdict.exit_code == 7
     assert summary.verdict.reasons[0] == (
-        "measurement not valid: delivered_share is 0.6 (limit 0.95): sent 60 % of the offered "
+        "measurement not valid: delivered is 60 % (limit 95 %): sent 60 % of the offered "
         "10/s to m in measure: requests left too late; less work in tasks and listeners, more "
         "processes (--processes), or a lower rate"
     )

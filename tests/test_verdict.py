@@ -88,7 +88,7 @@ def test_reasons_come_worst_first_and_then_what_else_is_wrong():
     verdict = gates.verdict(found, BAD, SENT, signal=2)
     assert verdict.reasons == (
         "stopped by SIGINT before its end",
-        "measurement not valid: lost_samples is 2 (limit 0); see the log",
+        "measurement not valid: lost samples is 2 (limit 0); see the log",
         "m/chat measure: ttft.p99 < 800ms (n 9); 9 of 9 requests gave no value",
         "n/chat measure: ttft.p99 < 800ms, observed 1,600.0 ms (n 674)",
         "m/chat measure: goodput >= 95%, observed 50.00 % (n 674)",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -63,7 +64,7 @@ def render(run: RunLike) -> str:
         scenario=scenario_yaml(summary),
         environment=list(f.flat(summary.environment)),
         models=[(f.name(name), list(f.flat(row))) for name, row in summary.models.items()],
-        command=" ".join(f.line(word) for word in manifest.get("argv", ())),
+        command=shlex.join(f.line(word) for word in manifest.get("argv", ())),
         files=file_rows(manifest),
         glossary=words.glossary(),
     )

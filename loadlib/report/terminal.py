@@ -21,6 +21,7 @@ from loadlib.summary import Comparison, Summary
 
 GATES = 12  # lines; failed and undecided gates come first
 GROUPS = 36
+MESSAGES = 3
 STYLES = {
     "pass": "green", "ok": "green", "fail": "red", "bad": "red", "error": "red",
     "regressed": "red", "inconclusive": "yellow", "warn": "yellow", "interrupted": "magenta",
@@ -56,6 +57,7 @@ def print_summary(
         out.print(Padding(Text(reason), (0, 0, 0, 2), expand=False))
     _gates(summary, out)
     _groups(summary, out)
+    _misses(summary, out)
     for line in view.bracket_lines(summary):
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     _health(summary, out)
@@ -69,11 +71,12 @@ def _title(summary: Summary, style: str) -> Text:
     groups = view.measured(summary)
     head = view.headline(summary)
     models = len({group.model for group in groups})
+    scheduled = sum(group.requests.scheduled for group in groups)
     facts = [
         f.name(summary.name or "run"),
         f"{models} model{'s' if models != 1 else ''}" if models else "",
         f.duration(summary.duration_s) if summary.duration_s is not None else "",
-        f"{f.count(sum(group.requests.scheduled for group in groups))} requests",
+        f"{f.count(scheduled)} request{'s' if scheduled != 1 else ''}",
     ]
     line = Text(f"{head.icon} {head.word}", style=f"bold {style}")
     return line.append("  " + " · ".join(filter(None, facts)), style="default not bold")
@@ -130,6 +133,20 @@ def _groups(summary: Summary, out: Console) -> None:
     out.print(Padding(table, (0, 0, 0, 2), expand=False))
     if len(rows) > GROUPS:
         out.print(f"  and {len(rows) - GROUPS} more in the report")
+
+
+def _misses(summary: Summary, out: Console) -> None:
+    """What the table has no column for: dropped arrivals, and what failed requests were told."""
+    lines = [f"{number}× {text} ({place})" for number, place, text in _messages(summary)]
+    dropped = sum(group.requests.dropped for group in view.measured(summary))
+    if dropped:
+        lines.insert(0, f"{f.count(dropped)} dropped: no place in flight became free for them")
+    for line in lines:
+        out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+
+
+def _messages(summary: Summary) -> list[tuple[str, str, str]]:
+    return view.error_examples(summary, limit=MESSAGES)
 
 
 def _health(summary: Summary, out: Console) -> None:

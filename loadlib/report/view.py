@@ -14,6 +14,7 @@ from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Gate, Group, Stats, Summary
 
 REASONS = 6  # listed under the verdict
+REASON_LIMIT = 600  # characters: causes and remedies are said to the end
 _SEVERITY = {"fail": 0, "inconclusive": 1, "pass": 2}
 
 
@@ -101,7 +102,7 @@ def where(summary: Summary, item: Group | Gate | Comparison) -> str:
 def headline(summary: Summary) -> Headline:
     """The verdict in one sentence."""
     verdict = summary.verdict
-    reasons = tuple(f.line(reason) for reason in verdict.reasons)
+    reasons = tuple(f.line(reason, REASON_LIMIT) for reason in verdict.reasons)
     first = reasons[0] if reasons else _no_reason(summary)
     return Headline(
         status=verdict.status,

@@ -17,6 +17,7 @@ from gevent.event import Event
 from loadlib.errors import ExitCode, LoadlibError
 
 WAIT = "streams in flight have 10 s to finish; a second one cancels them"
+EARLY = "stopped before the first request; no report was written"
 
 if TYPE_CHECKING:
     from loadlib.swarm.plugin import Plugin
@@ -45,6 +46,8 @@ class Signals:
         if plugin.coordinator is not None and not plugin.coordinator.ended.is_set():
             sys.stderr.write(f"\n! {code.name}: {WAIT}\n")
         headless = plugin.options.headless and not plugin.starts and plugin.worker is None
+        if headless and not plugin.options.worker:  # of several processes one says it
+            sys.stderr.write(f"\n! {code.name}: {EARLY}\n")
         # Before the run there is nothing to save, and Locust would not expect the interrupt.
         end = SystemExit(int(code)) if headless else KeyboardInterrupt()
         gevent.kill(self._main, end)

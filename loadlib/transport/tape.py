@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import functools
+import os
 import ssl
 import zlib
 
@@ -34,10 +35,18 @@ def current_tape() -> Tape:
     return _current.get()
 
 
+TRUST = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+
+
 @functools.cache
 def tls_context() -> ssl.SSLContext:
     """The SDK's own trust settings (`SSL_CERT_FILE` honoured); built once, it costs 20 ms."""
-    return httpx2.create_ssl_context()
+    try:
+        return httpx2.create_ssl_context()
+    except OSError as error:  # does not say which file
+        given = [f"{key}={os.environ[key]}" for key in TRUST if os.environ.get(key)]
+        said = " ".join(filter(None, (error.strerror or str(error), *given)))
+        raise OSError(said) from None
 
 
 def tape_of(request: httpx2.Request) -> Tape:
