@@ -517,6 +517,15 @@ def test_the_end_of_a_run_says_verdict_gates_and_where_the_report_is(tmp_path):
     assert f"report {tmp_path / 'report.html'}" in text
 
 
+def test_the_end_of_a_run_says_what_failed_requests_were_told_and_what_was_dropped():
+    summary = FIXTURES["full"]().summary
+    text = shown(terminal.print_summary, summary, width=400)
+    (told,) = (n for n in text.splitlines() if "429 rate limit reached" in n)
+    assert re.match(r"  [\d,]+× 429 rate limit reached for requests per minute \(", told)
+    dropped = sum(group.requests.dropped for group in summary.groups if group.kind == "measure")
+    assert (f"  {dropped:,} dropped: " in text) == (dropped > 0)
+
+
 def test_a_report_that_was_not_written_is_not_named(tmp_path):
     text = shown(terminal.print_summary, FIXTURES["full"]().summary, tmp_path)
     assert text.endswith("  no report was written\n")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import gevent
-import psutil  # type: ignore[import-untyped]
 from gevent.event import Event
 from locust import events
 from locust import main as locust_main
@@ -35,7 +34,7 @@ from loadlib.swarm.limits import allow_files, descriptors
 from loadlib.swarm.messages import Messages
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.progress import Progress
-from loadlib.swarm.signals import Signals
+from loadlib.swarm.signals import Signals, end_children, remember_early
 from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
@@ -388,6 +387,7 @@ def _not_about_spawn_rate(record: logging.LogRecord) -> bool:
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: Any, **_kwargs: Any) -> None:
+    remember_early()
     add_options(parser)
 
 
@@ -399,7 +399,5 @@ def _init(environment: Any, runner: Any, web_ui: Any, **_kwargs: Any) -> None:
         environment.loadlib = Plugin(environment, runner, web_ui)
     except LoadlibError as error:
         sys.stderr.write(f"error: {error}\n")
-        # Workers that Locust forked would look for a master for minutes.
-        for child in psutil.Process().children():
-            child.terminate()
+        end_children()
         sys.exit(int(error.exit_code))

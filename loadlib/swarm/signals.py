@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 import gevent
+import psutil  # type: ignore[import-untyped]
 from gevent.event import Event
 
 from loadlib.errors import ExitCode, LoadlibError
@@ -21,6 +22,27 @@ EARLY = "stopped before the first request; no report was written"
 
 if TYPE_CHECKING:
     from loadlib.swarm.plugin import Plugin
+
+
+_early: list[ExitCode] = []
+
+
+def remember_early() -> None:
+    """Until `Signals` stand, Ctrl-C is also written down: Python drops a KeyboardInterrupt that
+    meets a callback of the garbage collector, and Locust collects at length before it forks."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_number: int, _frame: object) -> NoReturn:
+    _early.append(ExitCode.SIGINT)
+    raise KeyboardInterrupt
+
+
+def end_children() -> None:
+    """Workers that Locust forked would look for their master for minutes."""
+    for child in psutil.Process().children():
+        child.terminate()
 
 
 class Signals:
@@ -33,6 +55,8 @@ class Signals:
         hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
         gevent.signal_handler(signal.SIGTERM, self._on_signal, ExitCode.SIGTERM)
         gevent.signal_handler(signal.SIGINT, self._on_signal, ExitCode.SIGINT)
+        if _early:
+            self._on_signal(_early[0])
 
     def _on_signal(self, code: ExitCode) -> None:
         plugin = self._plugin
@@ -48,6 +72,7 @@ class Signals:
         headless = plugin.options.headless and not plugin.starts and plugin.worker is None
         if headless and not plugin.options.worker:  # of several processes one says it
             sys.stderr.write(f"\n! {code.name}: {EARLY}\n")
+            end_children()
         # Before the run there is nothing to save, and Locust would not expect the interrupt.
         end = SystemExit(int(code)) if headless else KeyboardInterrupt()
         gevent.kill(self._main, end)

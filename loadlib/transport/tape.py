@@ -45,7 +45,7 @@ def tls_context() -> ssl.SSLContext:
         return httpx2.create_ssl_context()
     except OSError as error:  # does not say which file
         given = [f"{key}={os.environ[key]}" for key in TRUST if os.environ.get(key)]
-        said = " ".join(filter(None, (error.strerror or str(error), *given)))
+        said = ": ".join(filter(None, (error.strerror or str(error), " ".join(given))))
         raise OSError(said) from None
 
 
