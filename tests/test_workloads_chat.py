@@ -2,12 +2,14 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workload_stand_ins import Model
 
 from loadlib import tokens
 from loadlib.errors import DataError, ScenarioError
@@ -21,26 +23,8 @@ BOTH = tuple(tokens.VOCABULARIES)
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(stand_ins.Spec):
     kind: str = "chat"
-    data: str | None = None
-    prompt_tokens: tuple[int, ...] | None = None
-    output_tokens: tuple[int, ...] = (128,)
-    turns: int | None = None
-    system: str | None = None
-    check: bool | None = None
-    extra_body: dict = field(default_factory=dict)
-    skip_invalid: bool = False
-    depth: tuple[float, ...] | None = None
-    prefix: str = "unique"
-
-
-@dataclass(frozen=True)
-class Model:
-    name: str = "m"
-    encoding: str | None = "o200k_base"
-    exact: bool = True
-    context_window: int | None = None
 
 
 def chat(seed=42, **settings):

@@ -4,11 +4,13 @@ import hashlib
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import pytest
+import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workload_stand_ins import Model
 
 from loadlib import catalog, scenario, tokens
 from loadlib.errors import ScenarioError
@@ -21,26 +23,10 @@ BOTH = tuple(tokens.VOCABULARIES)
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(stand_ins.Spec):
     kind: str = "long_context"
-    data: str | None = None
     prompt_tokens: tuple[int, ...] | None = LENGTHS
     output_tokens: tuple[int, ...] = (64,)
-    turns: int | None = None
-    system: str | None = None
-    check: bool | None = None
-    extra_body: dict = field(default_factory=dict)
-    skip_invalid: bool = False
-    depth: tuple[float, ...] | None = None
-    prefix: str = "unique"
-
-
-@dataclass(frozen=True)
-class Model:
-    name: str = "m"
-    encoding: str | None = "o200k_base"
-    exact: bool = True
-    context_window: int | None = None
 
 
 def long(seed=42, name="long", **settings):

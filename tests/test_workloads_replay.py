@@ -5,12 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from workload_stand_ins import Model
 
 from loadlib import scenario, tokens
 from loadlib.errors import DataError, ScenarioError, UsageError
@@ -29,26 +31,8 @@ MOONCAKE = "".join(
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(stand_ins.Spec):
     kind: str = "replay"
-    data: str | None = None
-    prompt_tokens: tuple[int, ...] | None = None
-    output_tokens: tuple[int, ...] = (128,)
-    turns: int | None = None
-    system: str | None = None
-    check: bool | None = None
-    extra_body: dict = field(default_factory=dict)
-    skip_invalid: bool = False
-    depth: tuple[float, ...] | None = None
-    prefix: str = "unique"
-
-
-@dataclass(frozen=True)
-class Model:
-    name: str = "m"
-    encoding: str | None = "o200k_base"
-    exact: bool = True
-    context_window: int | None = None
 
 
 @dataclass(frozen=True)

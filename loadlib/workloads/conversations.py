@@ -15,18 +15,17 @@ of a file is repeated in a message.
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from loadlib.errors import DataError
 from loadlib.prompt import Message
+from loadlib.workloads.files import opened
 
 MAX_RECORD_BYTES = 16 * 2**20
 MAX_FILE_BYTES = 2**30  # after unpacking
@@ -80,15 +79,8 @@ def load(path: Path | str, *, skip_invalid: bool = False) -> Recording:
     `skip_invalid`, and when no conversation remains.
     """
     name = str(path)
-    try:
-        with Path(path).open("rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
-            return _collect(_records(file, name), name, skip_invalid)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError("the gzip data is damaged or ends early", file=name) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", file=name) from error
+    with opened(path) as file:
+        return _collect(_records(file, name), name, skip_invalid)
 
 
 def conversation(messages: list[tuple[str, str]], lang: str | None = None) -> Conversation | None:

@@ -13,16 +13,14 @@ are bounded, and no text of a file is repeated in a message.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
@@ -30,6 +28,7 @@ from numpy.typing import NDArray
 
 from loadlib.errors import DataError
 from loadlib.rates import Instants
+from loadlib.workloads.files import opened
 
 MAX_REQUESTS = 10_000_000
 MAX_LINE_BYTES = 2**20
@@ -69,15 +68,8 @@ def load(path: Path | str, *, skip_invalid: bool = False) -> Recorded:
     for the first broken line unless `skip_invalid`, and when no request remains.
     """
     name = str(path)
-    try:
-        with Path(path).open("rb") as raw:
-            packed = raw.peek(2)[:2] == b"\x1f\x8b"
-            file = cast("BinaryIO", gzip.GzipFile(fileobj=raw)) if packed else raw
-            return _collect(_lines(file, name), name, skip_invalid)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError("the gzip data is damaged or ends early", file=name) from error
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}", file=name) from error
+    with opened(path) as file:
+        return _collect(_lines(file, name), name, skip_invalid)
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
