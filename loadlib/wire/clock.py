@@ -54,10 +54,6 @@ class Clock:
             self.steps += 1
             self._offset_ns = offset_ns
 
-    def close(self) -> None:
-        """Let the kernel stop stamping."""
-        self._keeps_it_on.close()
-
 
 def stamps(sock: socket.socket) -> bool:
     """Ask for kernel receive times on a socket; False where there are none."""

@@ -163,19 +163,8 @@ class Reel:
             self.soon(self._poll_again)
 
     def _poll_again(self) -> None:
-        if self._timer is not None and self._epoll is not None and not self._epoll.closed:
+        if self._timer is not None:
             self._poll()
-
-    def close(self) -> None:
-        """Stop watching."""
-        self._drop_timer()
-        for fd in [*self._readable, *self._watched]:
-            self.remove(fd)
-        if self._epoll is not None:
-            self._woken.stop()
-            self._woken.close()
-            self._epoll.close()
-        self.clock.close()
 
 
 _REELS: dict[Any, Reel] = {}  # by the hub of their thread
