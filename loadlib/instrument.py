@@ -19,7 +19,7 @@ from loadlib.metrics import CATALOGUE, SCALE
 from loadlib.recorder import Totals
 from loadlib.summary import Group
 
-_LAG = "dispatch_lag"
+_LAG = "arrival_lag"
 
 
 def lag_note(model: str, workload: str, phase: str) -> str:

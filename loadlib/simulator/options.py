@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from loadlib.simulator import fault_rules, tls
 from loadlib.simulator.connection import REQUEST_S
 from loadlib.simulator.faults import Rule
+from loadlib.simulator.profiles import BUILT_IN
 
 MAX_PROCESSES = 256
 MAX_REASONING = 100_000
@@ -34,7 +35,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add = made.add_argument
     add("--port", type=int, default=0, help="0, the default, takes any free port")
     add("--host", default="127.0.0.1", help="a loopback address; any other is refused")
-    add("--profile", default="catalogue", help="catalogue, instant, or a YAML file")
+    add("--profile", default="catalogue", help=f"{', '.join(BUILT_IN)}, or a YAML file")
     add("--seed", type=int, default=0, help="of texts, ids, variation and lots")
     add("--require-key", metavar="VAR", help="insist on the bearer token that VAR holds")
     add("--strict-models", action="store_true", help="404 for models the profile does not list")
