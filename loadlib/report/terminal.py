@@ -137,16 +137,13 @@ def _groups(summary: Summary, out: Console) -> None:
 
 def _misses(summary: Summary, out: Console) -> None:
     """What the table has no column for: dropped arrivals, and what failed requests were told."""
-    lines = [f"{number}× {text} ({place})" for number, place, text in _messages(summary)]
+    told = view.error_examples(summary, limit=MESSAGES)
+    lines = [f"{number}× {text} ({place})" for number, place, text in told]
     dropped = sum(group.requests.dropped for group in view.measured(summary))
     if dropped:
         lines.insert(0, f"{f.count(dropped)} dropped: no place in flight became free for them")
     for line in lines:
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
-
-
-def _messages(summary: Summary) -> list[tuple[str, str, str]]:
-    return view.error_examples(summary, limit=MESSAGES)
 
 
 def _health(summary: Summary, out: Console) -> None:
