@@ -26,7 +26,6 @@ from loadlib.outcome import Counts, Problem, checked, is_good, outcome_of, usage
 from loadlib.prompt import Prompt
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
-from loadlib.scenario_spec import OWN_BODY_KEYS
 from loadlib.tape import Fault, Tape
 from loadlib.transport import (
     CHAT,
@@ -44,6 +43,7 @@ from loadlib.transport import (
     with_body,
 )
 from loadlib.wire import Deadlines, Pool, Readings, Reel
+from loadlib.workloads.spec import OWN_BODY_KEYS
 
 Sdk = openai.OpenAI
 """For those who hand the SDK on; they need not import it."""

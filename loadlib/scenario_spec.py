@@ -24,26 +24,23 @@ from pydantic_core import CoreSchema
 from loadlib.errors import UsageError, nearest
 from loadlib.scenario_fields import (
     Count,
-    Counts,
-    Depths,
     EnvName,
     Name,
-    Names,
     Seconds,
     Spec,
     Url,
     Usd,
-    Weight,
     as_tuple,
     broken,
 )
 from loadlib.scenario_phase import Phase
 from loadlib.schedule import expected_requests
 from loadlib.slo import Objective, parse, undecidable
+from loadlib.workloads import AnySpec
 
 NOT_YET: dict[str, frozenset[str]] = {
     "ModelSpec": frozenset({"limits"}),
-    "WorkloadSpec": frozenset({"history", "think_time"}),
+    "ChatSpec": frozenset({"history", "think_time"}),
 }
 """Keys of the design that nothing acts on yet, by the class they belong to."""
 
@@ -80,80 +77,6 @@ class ModelSpec(Spec):
     ) -> dict[str, Any]:
         schema = handler.resolve_ref_schema(handler(core))
         return {"anyOf": [{"type": "string", "description": "a catalogue name"}, schema]}
-
-
-class WorkloadSpec(Spec):
-    """What to send, and in which proportion."""
-
-    kind: Literal["chat", "long_context", "replay", "custom"] = Field(
-        description="custom: a user class of this name in the locustfile says what to send"
-    )
-    weight: Weight = Field(1, description="share of the requests, relative to the others")
-    models: Names | None = Field(None, description="only these models; default: all")
-    data: str | None = Field(
-        None,
-        min_length=1,
-        description="conversations (chat) or a trace (replay); relative to the scenario file",
-    )
-    prompt_tokens: Counts | None = Field(
-        None, description="whole prompt as billed: a number, or a list to go round"
-    )
-    output_tokens: Counts = Field((128,), description="cap: a number, or a list to go round")
-    turns: Count | None = Field(None, description="at most so many turns of a conversation")
-    system: str | None = Field(None, description="system message in front of every prompt")
-    check: bool | None = Field(None, description="whether answers are checked; default: if known")
-    extra_body: dict[str, Any] = Field({}, description="merged into the request body as it is")
-    skip_invalid: bool = Field(default=False, description="skip broken lines of the data file")
-    depth: Depths | None = Field(
-        None, description="where the fact is planted, 0 (start) to 1 (end); default: spread"
-    )
-    prefix: Literal["unique", "shared"] = Field(
-        "unique", description="shared: all documents of a length begin alike (prefix caches help)"
-    )
-
-    @field_validator("extra_body")
-    @classmethod
-    def _ours(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in sorted(OWN_BODY_KEYS.keys() & value.keys()):
-            raise ValueError(f"{key} is set by loadlib itself ({OWN_BODY_KEYS[key]})")
-        return value
-
-    @model_validator(mode="after")
-    def _fitting(self) -> WorkloadSpec:
-        for key in sorted(self.model_fields_set):
-            kinds = ONLY_FOR.get(key)
-            if kinds is None or self.kind in kinds or getattr(self, key) is None:
-                continue
-            if key in _LENGTHS and self.kind == "replay":
-                raise broken(f"{key} comes from the trace: leave it out", key)
-            raise broken(f"{key} belongs to kind: {' or '.join(kinds)}, not {self.kind}", key)
-        if self.kind == "long_context" and self.prompt_tokens is None:
-            raise broken("long_context needs prompt_tokens, such as [8k, 32k, 128k]")
-        if self.kind == "replay" and self.data is None:
-            raise broken("replay needs data: the trace file, such as data: trace.csv")
-        return self
-
-
-OWN_BODY_KEYS = {
-    "model": "models",
-    "messages": "the workload",
-    "stream": "always true",
-    "stream_options": "usage is always asked for",
-    "max_tokens": "output_tokens",
-    "max_completion_tokens": "output_tokens",
-}
-
-_LENGTHS = ("prompt_tokens", "output_tokens")
-
-ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "data": ("chat", "replay"),
-    "turns": ("chat",),
-    "skip_invalid": ("chat", "replay"),
-    "depth": ("long_context",),
-    "prefix": ("long_context",),
-    **dict.fromkeys(_LENGTHS, ("chat", "long_context", "custom")),
-}
-"""Workload keys that not every kind acts on."""
 
 
 class Budget(Spec):
@@ -211,7 +134,9 @@ class Scenario(Spec):
     per: Literal["model", "total"] = Field(
         "model", description="whether rate, users and requests hold per model or for all together"
     )
-    workloads: Annotated[dict[Name, WorkloadSpec], Field(min_length=1)]
+    workloads: Annotated[
+        dict[Name, Annotated[AnySpec, Field(discriminator="kind")]], Field(min_length=1)
+    ]
     load: Annotated[tuple[Phase, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     order: Literal["auto", "interleaved", "sequential"] = "auto"
     slo: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
@@ -372,10 +297,7 @@ class Scenario(Spec):
             phase.tidied(row) for phase, row in zip(self.load, data["load"], strict=True)
         ]
         for workload in data["workloads"].values():
-            for key, kinds in ONLY_FOR.items():
-                if workload["kind"] not in kinds:
-                    workload.pop(key, None)
-            if not workload["extra_body"]:
+            if not workload.get("extra_body", True):
                 del workload["extra_body"]
         return data
 

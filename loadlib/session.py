@@ -19,7 +19,7 @@ from loadlib.guard import answers
 from loadlib.redact import redact
 from loadlib.scenario import Phase, Scenario
 from loadlib.schedule import Shard, share
-from loadlib.workloads import Replay, Stream, Workload, build
+from loadlib.workloads import PromptSpec, Replay, Stream, Workload, build
 
 DEFAULT_MAX_USD = 1.00
 DEFAULT_MAX_REQUESTS = 1000
@@ -432,7 +432,8 @@ def estimate_usd(session: Session) -> Estimate:
                 open_ended[phase.title] = None
                 continue
             prompt, answer = source.expected_tokens(session.models[name])
-            answer *= answers(session.scenario.workloads[workload].extra_body)
+            spec = session.scenario.workloads[workload]
+            answer *= answers(spec.extra_body if isinstance(spec, PromptSpec) else {})
             cost = session.models[name].cost_usd(round(prompt), round(answer))
             if cost is None:
                 unpriced[name] = None

@@ -25,7 +25,6 @@ from loadlib.scenario import (
     Price,
     Scenario,
     Timeouts,
-    WorkloadSpec,
     json_schema,
     load,
     parse,
@@ -35,6 +34,8 @@ from loadlib.scenario import (
     with_models,
 )
 from loadlib.schedule import S
+from loadlib.workloads.chat import ChatSpec
+from loadlib.workloads.long_context import LongContextSpec
 
 SCENARIOS = sorted((Path(__file__).parent.parent / "scenarios").glob("*.yaml"))
 
@@ -711,11 +712,11 @@ def workloads(draw):
     lengths = tuple(draw(st.lists(COUNTS, min_size=1, max_size=3)))
     if draw(st.booleans()):
         own = {"turns": draw(st.none() | COUNTS), "skip_invalid": draw(st.booleans())}
-        return WorkloadSpec(kind="chat", **own, **common)
+        return ChatSpec(kind="chat", **own, **common)
     depth = draw(st.none() | st.lists(st.floats(0, 1), min_size=1, max_size=3))
     prefix = draw(st.sampled_from(["unique", "shared"]))
     own = {"depth": depth, "prefix": prefix, "prompt_tokens": lengths}
-    return WorkloadSpec(kind="long_context", **own, **common)
+    return LongContextSpec(kind="long_context", **own, **common)
 
 
 @st.composite

@@ -2,11 +2,9 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workload_stand_ins import Model
@@ -14,7 +12,7 @@ from workload_stand_ins import Model
 from loadlib import tokens
 from loadlib.errors import DataError, ScenarioError
 from loadlib.workloads import build
-from loadlib.workloads.chat import BUILT_IN
+from loadlib.workloads.chat import BUILT_IN, ChatSpec
 from loadlib.workloads.conversations import load
 
 REAL = Path(__file__).parents[2] / "shared" / "conversations"
@@ -22,13 +20,8 @@ needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="../shared/conversatio
 BOTH = tuple(tokens.VOCABULARIES)
 
 
-@dataclass(frozen=True)
-class Spec(stand_ins.Spec):
-    kind: str = "chat"
-
-
 def chat(seed=42, **settings):
-    return build("chat", Spec(**settings), seed)
+    return build("chat", ChatSpec(kind="chat", **settings), seed)
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ import hashlib
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 
 import pytest
-import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workload_stand_ins import Model
@@ -16,21 +14,15 @@ from loadlib import catalog, scenario, tokens
 from loadlib.errors import ScenarioError
 from loadlib.workloads import build
 from loadlib.workloads.filler import END, Filler, _vocabulary, filler, words
-from loadlib.workloads.long_context import QUESTION
+from loadlib.workloads.long_context import QUESTION, LongContextSpec
 
 LENGTHS = (1_000, 2_000, 8_000, 32_000, 64_000, 128_000)
 BOTH = tuple(tokens.VOCABULARIES)
 
 
-@dataclass(frozen=True)
-class Spec(stand_ins.Spec):
-    kind: str = "long_context"
-    prompt_tokens: tuple[int, ...] | None = LENGTHS
-    output_tokens: tuple[int, ...] = (64,)
-
-
-def long(seed=42, name="long", **settings):
-    return build(name, Spec(**settings), seed)
+def long(seed=42, name="long", **given):
+    given = {"prompt_tokens": LENGTHS, "output_tokens": (64,), **given}
+    return build(name, LongContextSpec(kind="long_context", **given), seed)
 
 
 def document(prompt):
@@ -321,11 +313,6 @@ def test_a_length_too_short_for_the_fact_is_refused():
     with pytest.raises(ScenarioError, match="300 is too short"):
         long(prompt_tokens=(300,), system="word " * 400)
     assert long(prompt_tokens=(1_000,), system="word " * 400).prompt(Model(), 0).tokens == 1_000
-
-
-def test_an_unknown_kind_names_the_nearest():
-    with pytest.raises(ScenarioError, match=r"workloads\.x\.kind.*did you mean 'long_context'"):
-        build("x", replace(Spec(), kind="long_contxt"), 1)
 
 
 def test_a_document_costs_two_slices_not_an_encoding(monkeypatch):

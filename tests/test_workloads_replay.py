@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workload_stand_ins import Model
 
 from loadlib import scenario, tokens
-from loadlib.errors import DataError, ScenarioError, UsageError
+from loadlib.errors import DataError, UsageError
 from loadlib.schedule import S
 from loadlib.session import Choice, estimate_usd, open_session
 from loadlib.workloads import build, traces
+from loadlib.workloads.replay import ReplaySpec
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 DAY = "2023-11-16 18:17:0"
@@ -28,11 +28,6 @@ MOONCAKE = "".join(
     + "\n"
     for n, at in enumerate((0, 0, 3000, 3000, 6000), 20)
 )
-
-
-@dataclass(frozen=True)
-class Spec(stand_ins.Spec):
-    kind: str = "replay"
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def file(tmp_path):
 @pytest.fixture
 def replay(file):
     def make(content, seed=1, **more):
-        return build("prod", Spec(data=file(content), **more), seed)
+        return build("prod", ReplaySpec(kind="replay", data=file(content), **more), seed)
 
     return make
 
@@ -192,7 +187,7 @@ def test_prompts_are_exactly_as_long_as_recorded(
 ):
     path = tmp_path_factory.getbasetemp() / "lengths.csv"
     path.write_text(HEADER + "".join(f"{DAY}1,{n},{n + 1}\n" for n in lengths))
-    workload = build("prod", Spec(data=str(path), system=system), 3)
+    workload = build("prod", ReplaySpec(kind="replay", data=str(path), system=system), 3)
     prompt = workload.prompt(Model(encoding=encoding), ordinal)
     asked = lengths[ordinal % len(lengths)]
     bare = [{"role": "user", "content": ""}]
@@ -268,11 +263,6 @@ def test_short_requests_are_said(replay):
     assert replay(HEADER + f"{DAY}1,3,0\n{DAY}2,50,1\n").skipped(Model()) == (
         "prod: 1 of 2 requests are shorter than a message for m: sent with 9",
     )
-
-
-def test_replay_needs_its_file():
-    with pytest.raises(ScenarioError, match="replay needs data"):
-        build("prod", Spec(), 1)
 
 
 # -- streams ---------------------------------------------------------------------------------------

@@ -10,13 +10,18 @@ import hashlib
 from bisect import bisect_right
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
 
 from loadlib import tokens
 from loadlib.errors import ScenarioError
 from loadlib.prompt import Message, Prompt
+from loadlib.scenario_fields import Count
 from loadlib.workloads.conversations import Conversation, load
 from loadlib.workloads.filler import filler
-from loadlib.workloads.windows import Fit, Lengths, Settings, Target, encoding_of, room
+from loadlib.workloads.spec import DataSpec, SizedSpec
+from loadlib.workloads.windows import Fit, Lengths, Target, encoding_of, room
 
 BUILT_IN = Path(__file__).parent / "data" / "conversations.jsonl"
 
@@ -25,6 +30,13 @@ _LEAST_TEXT = 8
 _LOOKED_AT = 400
 
 _Messages = list[Message]
+
+
+class ChatSpec(DataSpec, SizedSpec):
+    """Settings of `kind: chat`."""
+
+    kind: Literal["chat"]
+    turns: Count | None = Field(None, description="at most so many turns of a conversation")
 
 
 class Chat:
@@ -37,7 +49,7 @@ class Chat:
 
     kind = "chat"
 
-    def __init__(self, name: str, spec: Settings, seed: int) -> None:
+    def __init__(self, name: str, spec: ChatSpec, seed: int) -> None:
         """Raises DataError for the data file, ScenarioError for too small `prompt_tokens`."""
         self.name = name
         self._spec = spec

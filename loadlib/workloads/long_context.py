@@ -11,12 +11,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from loadlib import tokens
 from loadlib.errors import ScenarioError
 from loadlib.prompt import Prompt
+from loadlib.scenario_fields import Depths, broken
 from loadlib.workloads.filler import END, filler
-from loadlib.workloads.windows import Lengths, Settings, Target, encoding_of
+from loadlib.workloads.spec import SizedSpec
+from loadlib.workloads.windows import Lengths, Target, encoding_of
 
 QUESTION = "What is the vault code? Reply with the code only."
 REFERENCE = "{:018d} is the reference number of this file" + END
@@ -41,6 +46,24 @@ class HasCode:
         return self.code in answer.translate(_DASHES)
 
 
+class LongContextSpec(SizedSpec):
+    """Settings of `kind: long_context`."""
+
+    kind: Literal["long_context"]
+    depth: Depths | None = Field(
+        None, description="where the fact is planted, 0 (start) to 1 (end); default: spread"
+    )
+    prefix: Literal["unique", "shared"] = Field(
+        "unique", description="shared: all documents of a length begin alike (prefix caches help)"
+    )
+
+    @model_validator(mode="after")
+    def _sized(self) -> LongContextSpec:
+        if self.prompt_tokens is None:
+            raise broken("long_context needs prompt_tokens, such as [8k, 32k, 128k]")
+        return self
+
+
 class LongContext:
     """`kind: long_context`; request n is a pure function of (seed, workload, model, n).
 
@@ -53,7 +76,7 @@ class LongContext:
     size: int | None = None
     invalid_skipped = 0
 
-    def __init__(self, name: str, spec: Settings, seed: int) -> None:
+    def __init__(self, name: str, spec: LongContextSpec, seed: int) -> None:
         """Raises ScenarioError for a length that cannot hold the fact and the question."""
         self.name = name
         self._seed = seed
