@@ -24,8 +24,8 @@ ROOT = PACKAGE.parent
 # Words: no I/O, no clock. Record and plan. Judgement, pure. Adapters, with side effects. Edge.
 LAYERS: tuple[str, ...] = (
     (
-        "errors sample prompt metrics histogram binomial redact hlog schedule slo health engine "
-        "summary tape sse answer admission units rates errorbound"
+        "errors sample prompt quality metrics histogram binomial redact hlog schedule slo health "
+        "engine summary tape sse answer admission units rates errorbound"
     ),
     (
         "recorder summarise run rows folder provenance recover calibration scenario "

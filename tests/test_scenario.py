@@ -579,7 +579,9 @@ def test_an_effective_scenario_says_only_what_holds():
     assert "speed" not in closed
     assert played["speed"] == 2
     replay = parse(TRACED).effective()["workloads"]["chat"]
-    assert replay == {"kind": "replay", "weight": 90, "data": "t.csv", "skip_invalid": False}
+    assert replay == {
+        "kind": "replay", "weight": 90, "data": "t.csv", "skip_invalid": False, "check": True,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -706,7 +708,7 @@ def workloads(draw):
         "weight": draw(st.floats(0.01, 1e6)),
         "output_tokens": tuple(draw(st.lists(COUNTS, min_size=1, max_size=3))),
         "system": draw(st.none() | PLAIN),
-        "check": draw(st.none() | st.booleans()),
+        "check": draw(st.booleans()),
         "extra_body": draw(st.dictionaries(NAMES.map(lambda n: f"x{n}"), JSON, max_size=3)),
     }
     lengths = tuple(draw(st.lists(COUNTS, min_size=1, max_size=3)))

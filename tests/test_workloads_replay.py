@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workload_stand_ins import Model
+from workload_stand_ins import Model, says
 
 from loadlib import scenario, tokens
 from loadlib.errors import DataError, UsageError
@@ -211,14 +211,14 @@ def test_no_two_requests_start_alike(replay):
 
 
 def test_settings_of_every_kind_hold(replay):
-    workload = replay(MOONCAKE, check=True, extra_body={"temperature": 0})
+    workload = replay(MOONCAKE, extra_body={"temperature": 0})
     prompt = workload.prompt(Model(encoding=None, exact=False), 0)
     assert prompt.extra_body == {"temperature": 0}
     assert not prompt.exact, "an estimate says so"
     assert prompt.check is not None
-    assert prompt.check("yes")
-    assert not prompt.check(" \n")
-    assert replay(MOONCAKE).prompt(Model(), 0).check is None
+    assert says(prompt, "yes")
+    assert not says(prompt, " \n")
+    assert replay(MOONCAKE, check=False).prompt(Model(), 0).check is None
 
 
 # -- windows ---------------------------------------------------------------------------------------

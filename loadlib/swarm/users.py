@@ -17,7 +17,8 @@ from locust.exception import StopUser
 
 from loadlib.answer import Answer
 from loadlib.client import DEFAULT_MAX_TOKENS, Call, Prepared, Sdk
-from loadlib.prompt import Check, Message, Prompt
+from loadlib.prompt import Message, Prompt
+from loadlib.quality import of_text
 from loadlib.sample import Outcome, Sample
 from loadlib.swarm.dispatch import Arrival, Closed
 from loadlib.swarm.worker import Ticket, Worker
@@ -87,7 +88,7 @@ class LLM:
         *,
         max_tokens: int = DEFAULT_MAX_TOKENS,
         name: str | None = None,
-        check: Check | None = None,
+        check: Callable[[str], bool] | None = None,
         **extra_body: Any,
     ) -> Reply:
         """Send `messages` and wait for the whole answer; further keywords go into the body."""
@@ -96,7 +97,8 @@ class LLM:
 
         def build(model: str, _workload: str) -> Prompt:
             return Prompt(
-                model, type(user).__name__, messages, max_tokens, name=name, check=check,
+                model, type(user).__name__, messages, max_tokens, name=name,
+                check=of_text(check) if check is not None else None,
                 extra_body=extra_body,
             )  # fmt: skip
 

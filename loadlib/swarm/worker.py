@@ -23,6 +23,7 @@ from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
 from loadlib.prompt import Prompt
+from loadlib.quality import Flaw
 from loadlib.recorder import Interval, Recorder, merged_reads
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
@@ -70,6 +71,7 @@ class Worker:
             deadlines(scenario),
             self._deliver,
             mode=scenario.client,
+            simulated=scenario.target == "simulator",
             pause=look,
         )
         self.dispatcher = (
@@ -352,7 +354,7 @@ class Worker:
             self.dispatcher.finish(ticket.arrival)
         if failure is not None:
             failure = redact(failure, self.client.secrets)
-            sample = msgspec.structs.replace(sample, quality=False, error=failure)
+            sample = msgspec.structs.replace(sample, quality=False, flaw=Flaw.WRONG, error=failure)
         if sample.sent_ns is not None and self._is_closed(sample.phase):
             # Nothing but the answer before it said when: the intended start is the sending.
             sample = msgspec.structs.replace(sample, intended_ns=sample.sent_ns)

@@ -17,6 +17,7 @@ from pydantic import Field
 from loadlib import tokens
 from loadlib.errors import ScenarioError
 from loadlib.prompt import Message, Prompt
+from loadlib.quality import not_empty
 from loadlib.scenario_fields import Count
 from loadlib.workloads.conversations import Conversation, load
 from loadlib.workloads.filler import filler
@@ -122,7 +123,7 @@ class Chat:
             exact=exact,
             asked_tokens=fit.asked,
             cut_tokens=count if count != fit.asked else None,
-            check=_not_empty if self._spec.check else None,
+            check=not_empty if self._spec.check else None,
             extra_body=self._spec.extra_body,
         )
 
@@ -253,7 +254,3 @@ def _ending(text: str, budget: int, encoding: str) -> tuple[str, int]:
         text = tokens.decode(kept, encoding).lstrip("\ufffd")
         excess = tokens.count(text, encoding) - budget
     return text, tokens.count(text, encoding)
-
-
-def _not_empty(answer: str) -> bool:
-    return bool(answer.strip())

@@ -16,6 +16,7 @@ from pydantic import model_validator
 
 from loadlib import tokens
 from loadlib.prompt import Prompt
+from loadlib.quality import not_empty
 from loadlib.rates import Instants, S
 from loadlib.scenario_fields import broken
 from loadlib.schedule import traced
@@ -174,7 +175,7 @@ class Replay:
             exact=exact,
             asked_tokens=fit.asked,
             cut_tokens=fit.cut,
-            check=_not_empty if self._spec.check else None,
+            check=not_empty if self._spec.check else None,
             extra_body=self._spec.extra_body,
         )
 
@@ -242,7 +243,3 @@ class Replay:
         if rest < 0:
             return words(budget)
         return reference + filler(self._seed, encoding).exactly(rest, this >> 64) + TASK
-
-
-def _not_empty(answer: str) -> bool:
-    return bool(answer.strip())
