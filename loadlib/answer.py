@@ -8,70 +8,46 @@ a reported TTFT can never disagree about what a token is.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import msgspec
 import numpy as np
 
+from loadlib.chunk import (
+    UNREADABLE,
+    Chunk,
+    Counted,
+    ToolCall,
+    counted,
+    decode_lines,
+    decode_one,
+    pieces,
+    text_of,
+)
 from loadlib.metrics import Instants
 from loadlib.quality import Said
 from loadlib.sse import Event, EventDecoder, EventTooLongError, plain_stream
 from loadlib.tape import Tape, inflater
 
-
-# Parsed JSON has no cycles: `gc=False` spares the collector a hundred thousand objects a second.
-class _Function(msgspec.Struct, gc=False):
-    name: Any = None
-    arguments: Any = None
-
-
-class _ToolCall(msgspec.Struct, gc=False):
-    index: Any = 0
-    function: _Function | None = None
-
-
-class _Delta(msgspec.Struct, gc=False):
-    content: Any = None
-    reasoning_content: Any = None  # DeepSeek, vLLM, SGLang
-    reasoning: Any = None  # OpenRouter, newer vLLM
-    refusal: Any = None
-    tool_calls: list[_ToolCall] | None = None
-
-
-class _Choice(msgspec.Struct, gc=False):
-    delta: _Delta | None = None
-    message: _Delta | None = None  # the same fields, in a response that is not a stream
-    finish_reason: Any = None
-
-
-class _Details(msgspec.Struct, gc=False):
-    cached_tokens: Any = None
-    reasoning_tokens: Any = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    prompt_tokens: Any = None
-    completion_tokens: Any = None
-    prompt_tokens_details: _Details | None = None
-    completion_tokens_details: _Details | None = None
-
-
-class _Chunk(msgspec.Struct, gc=False):
-    choices: list[_Choice] | None = None
-    usage: _Usage | None = None
-    error: Any = None
-
-
-MAX_COUNT = 10**9  # more tokens than this nobody has counted
+_COUNTS = tuple(f"{name}_tokens" for name in Counted._fields)
 MESSAGE_CHARS = 4000  # of a server's words; cut for people only once keys are masked
 
-BATCH = 500  # events decoded in one go: about half a millisecond
+_FINISHES = {
+    "max_tokens": "length",  # Gemini, Claude
+    "model_length": "length",  # Mistral: the window is full
+    "end_turn": "stop",  # Claude
+    "stop_sequence": "stop",
+    "eos": "stop",  # Together
+    "tool_use": "tool_calls",  # Claude
+    "function_call": "tool_calls",  # OpenAI, before tools
+    "safety": "content_filter",  # Gemini
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+    "refusal": "content_filter",  # Claude
+} | {word: word for word in ("stop", "length", "tool_calls", "content_filter")}
+"""Servers' words for why they stopped, in lower case → OpenAI's, which checks know."""
 
-_decoder = msgspec.json.Decoder(_Chunk)
-_decode_chunk, _decode_chunks = _decoder.decode, _decoder.decode_lines
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+BATCH = 500  # events decoded in one go: about half a millisecond
 
 
 @dataclass(slots=True)
@@ -88,6 +64,8 @@ class Answer:
     output_tokens: int | None = None
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
+    total_tokens: int | None = None
+    service_tier: str | None = None
     event_ns: Instants = field(default_factory=lambda: np.empty(0, np.int64))
     first_output_ns: int | None = None
     coalesced: int = 0
@@ -109,7 +87,7 @@ class Answer:
             text=self.text,
             calls=tuple((name, args) for name, args in self.tool_calls.values()),
             refusal="".join(self.parts.get("refusal", ())),
-            finish_reason=self.finish_reason,
+            finish_reason=_FINISHES.get((self.finish_reason or "").lower(), self.finish_reason),
         )
 
     @property
@@ -153,7 +131,7 @@ class FirstToken:
                 self._over = _is_done(event)
                 if self._over:
                     break
-            elif not _is_error(event, chunk) and (_text_of(chunk) or any(_pieces(chunk))):
+            elif not _is_error(event, chunk) and (text_of(chunk) or any(pieces(chunk))):
                 self.seen = True
                 break
         return self.seen
@@ -198,8 +176,8 @@ def _read_plain(tape: Tape, pause: Callable[[], object] | None) -> Answer | None
         batch = instants[first : first + BATCH]
         lines = stream.lines(first, first + BATCH)
         try:
-            chunks = () if lines is None else _decode_chunks(lines)
-        except _UNREADABLE:
+            chunks = () if lines is None else decode_lines(lines)
+        except UNREADABLE:
             return None
         if len(chunks) != len(batch):
             return None
@@ -210,12 +188,12 @@ def _read_plain(tape: Tape, pause: Callable[[], object] | None) -> Answer | None
     return answer
 
 
-def _take_all(chunks: Sequence[_Chunk], instants: list[int], answer: Answer) -> list[int]:
+def _take_all(chunks: Sequence[Chunk], instants: list[int], answer: Answer) -> list[int]:
     """Add chunks to the answer; the instants of those that carried generated content."""
     kept: list[int] = []
     texts: list[str] | None = None
     for chunk, at_ns in zip(chunks, instants, strict=True):
-        text = _text_of(chunk)
+        text = text_of(chunk)
         if text is None:
             if _take_chunk(chunk, at_ns, answer):
                 kept.append(at_ns)
@@ -227,26 +205,6 @@ def _take_all(chunks: Sequence[_Chunk], instants: list[int], answer: Answer) -> 
         texts.append(text)
         kept.append(at_ns)
     return kept
-
-
-def _text_of(chunk: _Chunk) -> str | None:
-    """What a chunk of the usual shape adds to the answer; None if it is, or may be, of another.
-
-    A short cut: `_take_chunk` and `_pieces` say the same of such a chunk.
-    """
-    choices = chunk.choices
-    if not choices or len(choices) != 1 or chunk.usage is not None or chunk.error is not None:
-        return None
-    choice = choices[0]
-    delta = choice.delta
-    if delta is None or choice.finish_reason is not None:
-        return None
-    text = delta.content
-    if type(text) is not str or not text or delta.reasoning_content is not None:
-        return None
-    if delta.reasoning is None and delta.refusal is None and delta.tool_calls is None:
-        return text
-    return None
 
 
 def _read_stream(tape: Tape, answer: Answer, pause: Callable[[], object] | None) -> None:
@@ -288,7 +246,7 @@ def _take(event: Event, at_ns: int, answer: Answer) -> bool:
     return _take_chunk(chunk, at_ns, answer, named_error=event.name == b"error")
 
 
-def _take_chunk(chunk: _Chunk, at_ns: int, answer: Answer, *, named_error: bool = False) -> bool:
+def _take_chunk(chunk: Chunk, at_ns: int, answer: Answer, *, named_error: bool = False) -> bool:
     if chunk.error or named_error:
         answer.error = answer.error or _error_text(chunk.error)
         return False
@@ -300,38 +258,20 @@ def _is_done(event: Event) -> bool:
     return event.data.strip() == b"[DONE]"
 
 
-def _is_error(event: Event, chunk: _Chunk) -> bool:
+def _is_error(event: Event, chunk: Chunk) -> bool:
     return bool(chunk.error) or event.name == b"error"
 
 
-def _chunk(event: Event) -> _Chunk | None:
+def _chunk(event: Event) -> Chunk | None:
     try:
-        return _decode_chunk(event.data)
-    except _UNREADABLE:
+        return decode_one(event.data)
+    except UNREADABLE:
         return None
 
 
-def _pieces(chunk: _Chunk) -> Iterator[tuple[str, str]]:
-    """(kind, text) of everything generated in a chunk; empty strings are not generated."""
-    for choice in chunk.choices or ():
-        delta = choice.delta or choice.message
-        if delta is None:
-            continue
-        for kind, value in (
-            ("reasoning", delta.reasoning_content or delta.reasoning),
-            ("text", delta.content),
-            ("refusal", delta.refusal),
-        ):
-            if isinstance(value, str) and value:
-                yield kind, value
-        for call in delta.tool_calls or ():
-            if call.function is not None and (call.function.name or call.function.arguments):
-                yield "tool", ""
-
-
-def _take_pieces(chunk: _Chunk, at_ns: int, answer: Answer) -> bool:
+def _take_pieces(chunk: Chunk, at_ns: int, answer: Answer) -> bool:
     generated = False
-    for kind, value in _pieces(chunk):
+    for kind, value in pieces(chunk):
         generated = True
         if kind != "tool":
             answer.parts.setdefault(kind, []).append(value)
@@ -346,40 +286,34 @@ def _take_pieces(chunk: _Chunk, at_ns: int, answer: Answer) -> bool:
     return generated
 
 
-def _take_tool_call(call: _ToolCall, answer: Answer) -> None:
+def _take_tool_call(call: ToolCall, answer: Answer) -> None:
     if call.function is None:
         return
-    index = call.index if isinstance(call.index, int) else 0
-    parts = answer.calls.setdefault(index, ([], []))
-    for pieces, value in zip(parts, (call.function.name, call.function.arguments), strict=True):
+    parts = answer.calls.setdefault(_place(call, call.function.name, answer), ([], []))
+    for written, value in zip(parts, (call.function.name, call.function.arguments), strict=True):
         if isinstance(value, str):
-            pieces.append(value)
+            written.append(value)
 
 
-def _take_usage(chunk: _Chunk, answer: Answer) -> None:
-    usage = chunk.usage
-    if usage is None:
+def _place(call: ToolCall, name: object, answer: Answer) -> int:
+    """Which of the answer's calls a piece belongs to. Gemini numbers none and sends each whole:
+    without a number, a name begins the next call and anything else goes on with the last."""
+    if isinstance(call.index, int):
+        return call.index
+    last = next(reversed(answer.calls), -1)
+    return last + 1 if name or last < 0 else last
+
+
+def _take_usage(chunk: Chunk, answer: Answer) -> None:
+    """Servers that repeat usage send running totals: the last one stands."""
+    if isinstance(chunk.service_tier, str) and chunk.service_tier:
+        answer.service_tier = chunk.service_tier[:MESSAGE_CHARS]
+    found = counted(chunk)
+    if found is None:
         return
-    # Servers that repeat usage send running totals: the last one stands.
-    answer.input_tokens = _count(usage.prompt_tokens, answer.input_tokens)
-    answer.output_tokens = _count(usage.completion_tokens, answer.output_tokens)
-    if usage.prompt_tokens_details:
-        answer.cached_tokens = _count(
-            usage.prompt_tokens_details.cached_tokens, answer.cached_tokens
-        )
-    if usage.completion_tokens_details:
-        answer.reasoning_tokens = _count(
-            usage.completion_tokens_details.reasoning_tokens, answer.reasoning_tokens
-        )
-
-
-def _count(value: object, known: int | None) -> int | None:
-    """`value` if it can be a number of tokens (some servers write 12.0), else what was known."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_COUNT:
-        return value
-    return known
+    for name, value in zip(_COUNTS, found, strict=True):
+        if value is not None:
+            setattr(answer, name, value)
 
 
 def _read_object(body: bytes, answer: Answer) -> None:

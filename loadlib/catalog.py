@@ -7,14 +7,14 @@ The catalogue's own rows are looked up without touching anything else. Any other
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from loadlib import prices
 from loadlib.errors import UsageError, nearest
-from loadlib.scenario_spec import ModelSpec, Price
+from loadlib.scenario_spec import Auth, ModelSpec, Price
 
 Encoding = Literal["o200k_base", "cl100k_base"]
 Status = Literal["active", "deprecated", "shutdown"]
@@ -47,6 +47,11 @@ PROVIDERS: dict[str, Provider] = {
     "zai": Provider("https://api.z.ai/api/paas/v4", "ZAI_API_KEY"),
 }
 """By the id `genai-prices` gives them."""
+
+
+AZURE_HOSTS = (".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
+AZURE_DEPLOYMENTS = "/openai/deployments/"
+"""Each resource has an endpoint of its own; its deployments lie below this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,10 @@ class Model:
     source: str | None = None
     own: bool = False
     price: Price | None = None  # the user's; else genai-prices is asked
+    auth: Auth | None = None  # None: as the endpoint's SDK sends it
+    api_version: str | None = None  # Azure's, for deployment URLs
+    output_cap: str | None = None  # the body's field for it, where the scenario says
+    stream_usage: bool | None = None  # whether it is asked for, where the scenario says
 
     @property
     def host(self) -> str:
@@ -194,10 +203,7 @@ class Model:
         if input_tokens is None or output_tokens is None:
             return None
         if self.price is not None:
-            price = self.price
-            return (
-                input_tokens * price.input_usd_per_mtok + output_tokens * price.output_usd_per_mtok
-            ) / 1e6
+            return _own_usd(self.price, input_tokens, output_tokens, cached_tokens or 0)
         if self.provider is None:
             return None
         return prices.usd(
@@ -238,6 +244,12 @@ class Model:
         }
 
 
+def _own_usd(price: Price, sent: int, got: int, cached: int) -> float:
+    cached = 0 if price.cached_usd_per_mtok is None else min(cached, sent)
+    full = (sent - cached) * price.input_usd_per_mtok + got * price.output_usd_per_mtok
+    return (full + cached * (price.cached_usd_per_mtok or 0.0)) / 1e6
+
+
 def names() -> tuple[str, ...]:
     """The catalogue's own names, in its order."""
     return tuple(CATALOGUE)
@@ -249,33 +261,39 @@ def resolve(spec: ModelSpec, *, today: date | None = None) -> Model:
     With `base_url` it is the user's own (no key unless named, no price unless given) except where
     the URL is a provider's. `today` (default: UTC) decides whether an announced shutdown is past.
     """
-    wire = spec.model or spec.name
+    wire, today = spec.model or spec.name, today or datetime.now(UTC).date()
     if spec.base_url is None:
-        found = _from_provider(wire, today or datetime.now(UTC).date())
+        found = _from_provider(wire, today)
     else:
-        provider = _provider_at(spec.base_url)
-        found = (
-            _own(wire, spec.base_url)
-            if provider is None
-            else _served(provider, wire, today or datetime.now(UTC).date())
-        )
-    return Model(
+        found = _at(spec.base_url, wire, today)
+    return replace(
+        found,
         name=spec.name,
-        wire=found.wire,
-        provider=found.provider,
-        base_url=spec.base_url or found.base_url,
+        base_url=_endpoint(spec, wire) or found.base_url,
         api_key_env=spec.api_key_env or found.api_key_env,
         context_window=spec.context_window or found.context_window,
-        encoding=found.encoding,
-        exact=found.exact,
-        capabilities=found.capabilities,
-        status=found.status,
-        status_date=found.status_date,
-        replacement=found.replacement,
-        source=found.source,
-        own=found.own,
         price=spec.price,
+        auth=spec.auth,
+        api_version=spec.api_version,
+        output_cap=spec.output_cap,
+        stream_usage=spec.stream_usage,
     )
+
+
+def _endpoint(spec: ModelSpec, wire: str) -> str | None:
+    """Where requests go; of an Azure resource, to the deployment of the model's name."""
+    url = spec.base_url
+    if url is None or spec.api_version is None or "/deployments/" in url:
+        return url
+    return f"{url.removesuffix('/openai')}{AZURE_DEPLOYMENTS}{quote(wire, safe='')}"
+
+
+def _at(base_url: str, wire: str, today: date) -> Model:
+    """A model by the endpoint that serves it."""
+    if (urlsplit(base_url).hostname or "").endswith(AZURE_HOSTS):
+        return _azure(wire, base_url)
+    provider = _provider_at(base_url)
+    return _own(wire, base_url) if provider is None else _served(provider, wire, today)
 
 
 def _from_provider(wire: str, today: date) -> Model:
@@ -365,6 +383,24 @@ def _own(wire: str, base_url: str) -> Model:
         exact=row.exact if row else False,
         capabilities=row.capabilities if row else frozenset(),
         own=True,
+    )
+
+
+def _azure(wire: str, base_url: str) -> Model:
+    """A deployment, taken for the model it is named like: price, window and tokenizer are its."""
+    row, info = CATALOGUE.get(wire), prices.info("azure", wire)
+    encoding, exact = _encoding(wire)
+    return Model(
+        name=wire,
+        wire=wire,
+        provider="azure",
+        base_url=base_url,
+        api_key_env="AZURE_OPENAI_API_KEY",
+        context_window=row.context_window if row else info.context_window if info else None,
+        encoding=encoding,
+        exact=exact,
+        capabilities=row.capabilities if row else frozenset(),
+        source=f"genai-prices {prices.data_version()}" if info is not None else None,
     )
 
 

@@ -1,7 +1,7 @@
 """`Prompt` → `Sample`, through the openai SDK on a recording transport.
 
 Only programming errors raise from `Client.send`; everything a server can do is an `Outcome`.
-Differences between providers live in `QUIRKS` and nowhere else.
+What providers want differently is in `quirks`, what they answer differently in `chunk`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import base64
 import functools
 import hashlib
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -20,12 +19,13 @@ import msgspec
 import openai
 
 from loadlib.answer import Answer, decode
-from loadlib.catalog import Model
+from loadlib.catalog import AZURE_DEPLOYMENTS, Model
 from loadlib.errors import PreflightError, UsageError
 from loadlib.guard import CAP_FIELDS, output_cap
 from loadlib.outcome import Counts, Problem, is_good, outcome_of, usage_of
 from loadlib.prompt import Prompt
 from loadlib.quality import Said, judged
+from loadlib.quirks import asks_for_usage, cap_field
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
 from loadlib.tape import Fault, Tape
@@ -33,6 +33,7 @@ from loadlib.transport import (
     CHAT,
     TAPE,
     Channel,
+    LiveAzureSdk,
     LiveSdk,
     LiveTransport,
     SdkTransport,
@@ -55,20 +56,6 @@ DEFAULT_MAX_TOKENS = 256  # an output cap is always sent
 PREPARED = "loadlib.prepared"
 WORD_CHARS, WORDS = 20, 100  # of what is remembered: finish reasons, not request ids
 CHECK_S = 30.0  # how long preflight waits for the list of models
-
-
-@dataclass(frozen=True, slots=True)
-class Quirk:
-    """How one family of models departs from the plain chat-completions request."""
-
-    models: re.Pattern[str]
-    cap_field: str = "max_tokens"
-
-
-QUIRKS: dict[str, Quirk] = {
-    # OpenAI's reasoning models, and all since gpt-5, refuse `max_tokens`.
-    "openai": Quirk(re.compile(r"o\d|gpt-([5-9]|\d\d)"), cap_field="max_completion_tokens"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +112,7 @@ class Client:
         )
         self._pool = Pool(tls_context)
         self._words: dict[str, str] = {}  # as they came → as they may be kept
-        self._posts: dict[tuple[str, str], Post] = {}
+        self._posts: dict[tuple[str | None, ...], Post] = {}
         self._closing: list[Callable[[], None]] = [self._pool.close]
         self._live: list[LiveTransport] = []
 
@@ -191,13 +178,14 @@ class Client:
         for key in sorted(OWN_BODY_KEYS.keys() & prompt.extra_body.keys()):
             raise UsageError(f"{key} in the body is set by loadlib itself ({OWN_BODY_KEYS[key]})")
         model = self.models[prompt.model]
+        usage = {"stream_options": {"include_usage": True}} if asks_for_usage(model) else {}
         body = msgspec.json.encode(
             {
                 "model": model.wire,  # the SDK's order: our bytes are its own
                 "stream": True,
                 "messages": prompt.messages,
-                _cap_field(model, model.wire): prompt.max_tokens,
-                "stream_options": {"include_usage": True},
+                cap_field(model): prompt.max_tokens,
+                **usage,
                 **prompt.extra_body,
             }
         )
@@ -244,7 +232,7 @@ class Client:
         through = self._sdk_transport(model, self._deadlines)
         transport = LiveTransport(self._deadlines, start, finish, through)
         self._live.append(transport)
-        return _sdk(model, _key(model, self._environ), transport, LiveSdk)
+        return _sdk(model, _key(model, self._environ), transport, live=True)
 
     def let_go(self, call: Call) -> None:
         """A user's own code is done with this request, also where it left the stream open."""
@@ -264,7 +252,7 @@ class Client:
 
     def _post(self, model: Model) -> Post:
         """How requests for a model are sent: one way an endpoint and key."""
-        where = (model.base_url, model.api_key_env or "")
+        where = (model.base_url, model.api_key_env, model.api_version, model.auth)
         if where not in self._posts:
             self._posts[where] = self._new_post(model)
         return self._posts[where]
@@ -303,7 +291,7 @@ class Client:
         outcome, cause, message = outcome_of(tape, answer, problem)
         prompt = prepared.prompt if prepared else None
         model = self.models[call.model]
-        usage = usage_of(answer, prompt, model) if chat else Counts(None, None, None, None)
+        usage = usage_of(answer, prompt, model) if chat else Counts()
         events = answer.event_ns
         judgement = None
         if prompt and prompt.check and outcome is Outcome.OK:
@@ -326,6 +314,7 @@ class Client:
             events=len(events), coalesced=answer.coalesced,
             connect_ns=tape.connect_ns, tls_ns=tape.tls_ns, conn_reused=tape.conn_reused,
             request_id=self._word(tape.headers.get("x-request-id"), limit=100),
+            service_tier=self._word(answer.service_tier),
             prompt_sha=prepared.sha if prepared else None,
             prompt_bytes=len(prepared.body) if prepared else None,
             asked_tokens=prompt.asked_tokens if prompt else None,
@@ -336,7 +325,7 @@ class Client:
             score=judgement.score if judgement else None,
             cost_usd=model.cost_usd(usage.input, usage.output, usage.cached),
             input_tokens=usage.input, output_tokens=usage.output, cached_tokens=usage.cached,
-            reasoning_tokens=answer.reasoning_tokens, tokens_source=usage.source,
+            reasoning_tokens=usage.reasoning, tokens_source=usage.source,
         )  # fmt: skip
         return sample, answer
 
@@ -350,11 +339,6 @@ class Client:
             if len(text) < WORD_CHARS and len(self._words) < WORDS:
                 self._words[text] = word
         return word or None
-
-
-def _cap_field(model: Model, wire: str) -> str:
-    quirk = QUIRKS.get(model.provider or "")
-    return quirk.cap_field if quirk is not None and quirk.models.match(wire) else "max_tokens"
 
 
 def _prepared(prompt: Prompt, body: bytes, headers: Mapping[str, str] | None = None) -> Prepared:
@@ -379,7 +363,7 @@ def _capped(request: httpx2.Request, model: Model) -> tuple[httpx2.Request, Prep
     if cap is None:
         cap = DEFAULT_MAX_TOKENS
         asked = {key: value for key, value in asked.items() if key not in CAP_FIELDS}
-        asked[_cap_field(model, str(asked.get("model")))] = cap
+        asked[cap_field(model, str(asked.get("model")))] = cap
         request = with_body(request, msgspec.json.encode(asked))
     prompt = Prompt(model.name, "own", messages, cap, extra_body=asked)
     return request, _prepared(prompt, request.read())
@@ -402,14 +386,32 @@ def _key(model: Model, environ: Mapping[str, str]) -> str:
 
 
 def _sdk(
-    model: Model,
-    key: str,
-    transport: httpx2.BaseTransport,
-    kind: type[openai.OpenAI] = openai.OpenAI,
+    model: Model, key: str, transport: httpx2.BaseTransport, *, live: bool = False
 ) -> openai.OpenAI:
     # No redirects: a key must not follow one to another host. No retries: each is a sample.
     http = httpx2.Client(transport=transport, follow_redirects=False, trust_env=False)
-    return kind(api_key=key, base_url=model.base_url, max_retries=0, http_client=http)
+    common: dict[str, Any] = {"max_retries": 0, "http_client": http}
+    if model.api_version is not None:
+        kind: Any = LiveAzureSdk if live else openai.AzureOpenAI
+        credential = "azure_ad_token" if model.auth == "bearer" else "api_key"
+        own = {credential: key, "api_version": model.api_version, **_azure_place(model)}
+        azure: openai.OpenAI = kind(**common, **own)
+        return azure
+    if model.auth == "api-key":
+        http.event_hooks = {"request": [_as_api_key]}
+    return (LiveSdk if live else openai.OpenAI)(api_key=key, base_url=model.base_url, **common)
+
+
+def _as_api_key(request: httpx2.Request) -> None:
+    request.headers["api-key"] = request.headers.pop("Authorization").removeprefix("Bearer ")
+
+
+def _azure_place(model: Model) -> dict[str, str]:
+    """As the SDK wants it; told the deployment, it finds the resource's list of models, too."""
+    endpoint, found, deployment = model.base_url.partition(AZURE_DEPLOYMENTS)
+    if not found or "/" in deployment:
+        return {"base_url": model.base_url}
+    return {"azure_endpoint": endpoint, "azure_deployment": deployment}
 
 
 def _post(

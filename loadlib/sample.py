@@ -76,6 +76,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     conn_reused: bool | None = None
     attempt: int = 1
     request_id: str | None = None  # the server's
+    service_tier: str | None = None  # that served it, where the server says
     prompt_sha: str | None = None  # first 16 hex digits of the SHA-256 of the request body
     prompt_bytes: int | None = None
     turn: int = 1  # of a conversation; later turns have the index of the first

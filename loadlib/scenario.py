@@ -371,6 +371,8 @@ def with_models(
     data["models"] = [dict(declared.get(name, {"name": name})) for name in wanted]
     for model in data["models"] if base_url is not None else ():
         model["base_url"] = base_url
+        for key in ("api_version", "auth"):  # of the endpoint it had
+            model.pop(key, None)
     if base_url is not None and scenario.target == "simulator":
         del data["target"]
     gone = set(declared) - set(wanted)

@@ -143,6 +143,12 @@ def _env_name(value: str) -> str:
     return value
 
 
+def _api_version(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,39}", value):
+        raise ValueError("should be a version such as 2024-10-21")
+    return value
+
+
 def _url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -226,6 +232,7 @@ RateOrPoints = Annotated[
 ]
 Shape = Annotated[float, Field(ge=SHAPES[0], le=SHAPES[1]), PlainSerializer(_tidy)]
 Speed = Annotated[float, Field(gt=0, le=1e6), PlainSerializer(_tidy)]
+ApiVersion = Annotated[str, AfterValidator(_api_version)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Url = Annotated[str, AfterValidator(_url)]
 Weight = Annotated[float, Field(ge=0), PlainSerializer(_tidy)]

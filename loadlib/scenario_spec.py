@@ -23,6 +23,7 @@ from pydantic_core import CoreSchema
 
 from loadlib.errors import UsageError, nearest
 from loadlib.scenario_fields import (
+    ApiVersion,
     Count,
     EnvName,
     Name,
@@ -45,11 +46,18 @@ NOT_YET: dict[str, frozenset[str]] = {
 """Keys of the design that nothing acts on yet, by the class they belong to."""
 
 
+Auth = Literal["bearer", "api-key"]
+"""Which header carries the key."""
+
+
 class Price(Spec):
     """List price of a model of one's own."""
 
     input_usd_per_mtok: Usd = Field(description="US dollars per million prompt tokens")
     output_usd_per_mtok: Usd = Field(description="US dollars per million output tokens")
+    cached_usd_per_mtok: Usd | None = Field(
+        None, description="… per million prompt tokens that a cache served; default: as input"
+    )
 
 
 class ModelSpec(Spec):
@@ -65,6 +73,25 @@ class ModelSpec(Spec):
     )
     context_window: Count | None = Field(None, description="tokens of prompt and answer together")
     price: Price | None = Field(None, description="list price, where no catalogue knows it")
+    auth: Auth | None = Field(
+        None, description="header of the key; default: bearer, api-key with api_version"
+    )
+    api_version: ApiVersion | None = Field(
+        None, description="of Azure's deployment URLs; base_url is the resource, or a deployment"
+    )
+    output_cap: Literal["max_tokens", "max_completion_tokens"] | None = Field(
+        None, description="the request's field for it; default: as the provider wants it"
+    )
+    stream_usage: bool | None = Field(
+        None, description="false: token counts of streams are not asked for"
+    )
+
+    @model_validator(mode="after")
+    def _whole(self) -> ModelSpec:
+        for key in ("api_version", "auth"):
+            if getattr(self, key) is not None and self.base_url is None:
+                raise broken("is about an endpoint: give its base_url", key)
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -173,7 +173,7 @@ class Session:
     def redirect(self, base_url: str) -> None:
         """Point every model at the simulator, which needs no key."""
         self.models = {
-            name: replace(model, base_url=base_url, api_key_env=None)
+            name: replace(model, base_url=base_url, api_key_env=None, api_version=None, auth=None)
             for name, model in self.models.items()
         }
 

@@ -875,3 +875,35 @@ def test_the_demo_is_the_promised_one():
     assert all(min(lengths) < window < max(lengths) for window in windows), "some are skipped"
     seconds = sum(p.duration_ns / S if p.duration_ns else p.requests / p.rate for p in demo.load)
     assert 30 <= seconds <= 50
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ("api_version: '2024-10-21'", "models.0.api_version: is about an endpoint"),
+        ("auth: api-key", "models.0.auth: is about an endpoint"),
+        ("base_url: http://h/v1, api_version: 'a b'", "should be a version such as 2024-10-21"),
+        ("base_url: http://h/v1, auth: basic", "'basic' is not one of bearer, api-key"),
+        ("output_cap: max_output", "'max_output' is not one of max_tokens, max_completion_tokens"),
+        ("stream_usage: 1", "should be true or false"),
+    ],
+)
+def test_what_a_model_needs_of_its_server(keys, words):
+    text = (
+        f"version: 1\nmodels: [{{name: gpt-4o, {keys}}}]\nworkloads: {{chat: {{kind: chat}}}}\n"
+        "load: [{phase: measure, requests: 1, arrival: closed, users: 1}]\n"
+    )
+    with pytest.raises(ScenarioError) as caught:
+        parse(text)
+    assert words in str(caught.value)
+    assert ":2: " in str(caught.value)
+
+
+def test_another_server_has_not_the_old_ones_version():
+    text = (
+        "version: 1\nmodels: [{name: gpt-4o, base_url: https://x.openai.azure.com,"
+        " api_version: v1, auth: bearer}]\nworkloads: {chat: {kind: chat}}\n"
+        "load: [{phase: measure, requests: 1, arrival: closed, users: 1}]\n"
+    )
+    (model,) = with_models(parse(text), base_url="http://127.0.0.1:1/v1").models
+    assert (model.api_version, model.auth) == (None, None)

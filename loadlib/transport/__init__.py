@@ -8,7 +8,7 @@ tape in `request.extensions[TAPE]`.
 """
 
 from loadlib.transport.channel import CHAT, Channel
-from loadlib.transport.live import LiveSdk, LiveTransport
+from loadlib.transport.live import LiveAzureSdk, LiveSdk, LiveTransport
 from loadlib.transport.sdk import SdkTransport, proxy_for
 from loadlib.transport.tape import (
     TAPE,
@@ -21,6 +21,7 @@ from loadlib.transport.tape import (
 )
 
 __all__ = [
-    "CHAT", "TAPE", "Channel", "LiveSdk", "LiveTransport", "SdkTransport", "TapeTransport",
-    "begin_tape", "current_tape", "proxy_for", "tape_of", "tls_context", "with_body",
+    "CHAT", "TAPE", "Channel", "LiveAzureSdk", "LiveSdk", "LiveTransport", "SdkTransport",
+    "TapeTransport", "begin_tape", "current_tape", "proxy_for", "tape_of", "tls_context",
+    "with_body",
 ]  # fmt: skip

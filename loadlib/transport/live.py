@@ -136,13 +136,19 @@ class _LiveStream(httpx2.SyncByteStream):
                 self._on_finish(call, self._request, self._exchange.tape)
 
 
-class LiveSdk(openai.OpenAI):
-    """The SDK for a user's own code: a stream that is dropped unread is closed at once."""
-
+class _Live(openai.OpenAI):
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """As the SDK's own."""
         result = super().request(*args, **kwargs)
         return _DroppableStream(result) if isinstance(result, openai.Stream) else result
+
+
+class LiveSdk(_Live):
+    """The SDK for a user's own code: a stream that is dropped unread is closed at once."""
+
+
+class LiveAzureSdk(_Live, openai.AzureOpenAI):
+    """The same for Azure's deployment URLs."""
 
 
 class _DroppableStream(openai.Stream[Any]):
