@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from loadlib import prices
 from loadlib.errors import UsageError, nearest
-from loadlib.scenario_spec import Auth, ModelSpec, Price
+from loadlib.scenario_spec import Auth, ModelLimits, ModelSpec, Price
 
 Encoding = Literal["o200k_base", "cl100k_base"]
 Status = Literal["active", "deprecated", "shutdown"]
@@ -174,6 +174,7 @@ class Model:
     source: str | None = None
     own: bool = False
     price: Price | None = None  # the user's; else genai-prices is asked
+    limits: ModelLimits | None = None  # as the scenario says
     auth: Auth | None = None  # None: as the endpoint's SDK sends it
     api_version: str | None = None  # Azure's, for deployment URLs
     output_cap: str | None = None  # the body's field for it, where the scenario says
@@ -273,6 +274,7 @@ def resolve(spec: ModelSpec, *, today: date | None = None) -> Model:
         api_key_env=spec.api_key_env or found.api_key_env,
         context_window=spec.context_window or found.context_window,
         price=spec.price,
+        limits=spec.limits,
         auth=spec.auth,
         api_version=spec.api_version,
         output_cap=spec.output_cap,

@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,11 +19,12 @@ import httpx2
 import msgspec
 import openai
 
+from loadlib import limit_headers
 from loadlib.answer import Answer, decode
 from loadlib.catalog import AZURE_DEPLOYMENTS, Model
 from loadlib.errors import PreflightError, UsageError
-from loadlib.guard import CAP_FIELDS, output_cap
-from loadlib.outcome import Counts, Problem, is_good, outcome_of, usage_of
+from loadlib.guard import CAP_FIELDS, answers, output_cap
+from loadlib.outcome import Counts, Problem, error_object, is_good, outcome_of, usage_of
 from loadlib.prompt import Prompt
 from loadlib.quality import Said, judged
 from loadlib.quirks import asks_for_usage, cap_field
@@ -314,6 +316,9 @@ class Client:
             events=len(events), coalesced=answer.coalesced,
             connect_ns=tape.connect_ns, tls_ns=tape.tls_ns, conn_reused=tape.conn_reused,
             request_id=self._word(tape.headers.get("x-request-id"), limit=100),
+            retry_after_ms=None if is_good(tape) else _asked_to_wait_ms(tape),
+            rate_limit=limit_headers.read(tape.headers),
+            reserved_tokens=_reserved(prompt, usage.input),
             service_tier=self._word(answer.service_tier),
             prompt_sha=prepared.sha if prepared else None,
             prompt_bytes=len(prepared.body) if prepared else None,
@@ -339,6 +344,23 @@ class Client:
             if len(text) < WORD_CHARS and len(self._words) < WORDS:
                 self._words[text] = word
         return word or None
+
+
+def _asked_to_wait_ms(tape: Tape) -> int | None:
+    try:
+        return limit_headers.retry_after_ms(tape.headers, error_object(tape.body))
+    except zlib.error:
+        return limit_headers.retry_after_ms(tape.headers)
+
+
+def _reserved(prompt: Prompt | None, sent: int | None) -> int | None:
+    """Prompt and output cap: what a provider counts before it knows the answer."""
+    if prompt is None:
+        return None
+    before = prompt.tokens if prompt.tokens is not None else sent
+    if before is None:
+        return None
+    return before + prompt.max_tokens * answers(prompt.extra_body)
 
 
 def _prepared(prompt: Prompt, body: bytes, headers: Mapping[str, str] | None = None) -> Prepared:

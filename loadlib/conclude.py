@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from loadlib import gates, health
+from loadlib import gates, health, ratelimits
 from loadlib.errorbound import Bound
 from loadlib.instrument import Bounds, readings
 from loadlib.recorder import NS, Totals
@@ -48,7 +48,10 @@ def conclude(
     """Everything `summary.json` says. `started_ns` is Unix epoch."""
     scenario = session.scenario
     pairs = [pair for pair in scenario.groups if session.serves(*pair)]
-    groups = summarise(totals, samples, windows, scenario.objectives, pairs)
+    watch = ratelimits.Watch()
+    groups = summarise(totals, watch.passing(samples), windows, scenario.objectives, pairs)
+    allowed = {name: model.limits for name, model in session.models.items()}
+    limits = watch.conclude(totals, allowed)
     cpus = environment.get("environment", {}).get("cpus")
     read = readings(totals, groups, ending.recorder_errors, cpus)
     if ending.cut_short:  # the stop is the reason, and named already
@@ -77,9 +80,10 @@ def conclude(
         health=condition,
         environment=dict(environment),
         scenario=scenario.effective(),
+        rate_limits=limits,
         models={name: model.describe() for name, model in session.models.items()},
         skipped=tuple(session.skipped),
-        notices=tuple(_notices(session, windows, ending)),
+        notices=(*_notices(session, windows, ending), *ratelimits.notices(limits)),
         started_at=_utc(started_ns),
         duration_s=round((end_ns - started_ns) / NS, 3),
         state="interrupted" if ending.cut_short else "complete",

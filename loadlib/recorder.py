@@ -37,9 +37,13 @@ differences to the interval before.
     marks      {name: n}                         events of the instrument itself
 """
 
-SECOND_FIELDS = ("scheduled", "sent", "ended", "ok", "failed", "output_tokens", "input_tokens")
+SECOND_FIELDS = (
+    "scheduled", "sent", "ended", "ok", "failed", "output_tokens", "input_tokens",
+    "reserved_tokens",
+)  # fmt: skip
 """Per-second counters: arrivals by intended start, requests by first byte sent, ends by end,
-output tokens by the arrival of their content event, input tokens by first token (or end)."""
+output tokens by the arrival of their content event, input tokens by first token (or end),
+reserved ones (prompt and output cap) by first byte sent."""
 
 NS = 1_000_000_000
 LIVE_NS = 10 * NS  # what the live table looks back on
@@ -169,7 +173,9 @@ class Recorder:
         if sample.outcome is Outcome.DROPPED:
             return
         if sample.sent_ns is not None:
-            self._second(sample.sent_ns, key)[1] += 1
+            sent = self._second(sample.sent_ns, key)
+            sent[1] += 1
+            sent[7] += sample.reserved_tokens or 0
         end = self._second(sample.end_ns, key)
         end[2] += 1 if sample.sent_ns is not None else 0
         end[3] += sample.outcome is Outcome.OK

@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from loadlib import health, hlog, slo
 from loadlib.errors import DataError, ExitCode, UsageError
 from loadlib.histogram import Histogram
 from loadlib.instrument import readings
 from loadlib.metrics import Instants
+from loadlib.ratelimits import Watch
 from loadlib.recorder import NS, Key, Recorder, Totals
 from loadlib.sample import Sample
+from loadlib.scenario_spec import ModelLimits
 from loadlib.slo import Objective
 from loadlib.summarise import SYSTEM_RATE, Window, summarise, system_rate
 from loadlib.summary import Summary, Verdict
@@ -64,7 +67,9 @@ class Recovered:
         `why` there is none becomes the verdict's reason, and a notice where the run wrote one.
         """
         pairs = tuple(dict.fromkeys((key[0], key[1]) for key in self.totals.counts))
-        groups = summarise(self.totals, samples, self.windows, _objectives(scenario, pairs), pairs)
+        watch = Watch()
+        passing = watch.passing(samples)
+        groups = summarise(self.totals, passing, self.windows, _objectives(scenario, pairs), pairs)
         reason = f"{why}; {self.totals.done} requests were found"
         start = min((window.start_ns for window in self.windows), default=0)
         end = max((window.end_ns for window in self.windows), default=0)
@@ -78,6 +83,7 @@ class Recovered:
             health=health.judge(readings(self.totals, groups)),
             environment={name: manifest[name] for name in names if name in manifest},
             scenario=dict(scenario),
+            rate_limits=watch.conclude(self.totals, _allowed(scenario)),
             notices=(NOTICE,) if why == UNFINISHED else (NOTICE, why),
             started_at=str(manifest.get("started_at", "")),
             duration_s=(end - start) / NS if end else None,
@@ -138,6 +144,18 @@ def _windows(
             closed=phase.get("arrival") == "closed",
             varying=phase.get("arrival") == "trace" or isinstance(phase.get("rate"), list),
         )
+
+
+def _allowed(scenario: Mapping[str, Any]) -> dict[str, ModelLimits | None]:
+    """The `limits` of the scenario's models, as far as they can be understood now."""
+    found: dict[str, ModelLimits | None] = {}
+    for model in scenario.get("models") or ():
+        if isinstance(model, Mapping) and isinstance(model.get("limits"), Mapping):
+            try:
+                found[str(model.get("name"))] = ModelLimits.model_validate(dict(model["limits"]))
+            except ValidationError:
+                continue
+    return found
 
 
 def _objectives(

@@ -48,6 +48,7 @@ REQUESTS, TIMESERIES, HDR = "requests.jsonl.gz", "timeseries.csv", "hdr"
 COLUMNS = (
     *("second", "phase", "model", "workload"),
     *("scheduled", "sent", "ended", "ok", "failed", "in_flight", "output_tokens", "input_tokens"),
+    "reserved_tokens",
 )
 """Columns of timeseries.csv: second is Unix epoch seconds, in_flight is at its end."""
 

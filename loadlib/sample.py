@@ -1,8 +1,9 @@
 """One finished attempt: what was sent when, what came back when, and how it ended.
 
-A `Sample` is flat and its field names are the fields of `requests.jsonl.gz`, so that a line of
-that file *is* a sample. All `*_ns` instants are nanoseconds on one clock: monotonic inside a
-process, Unix epoch in files (`Sample.shifted`). `None` means unknown and never becomes 0.
+A `Sample` is flat (but for `rate_limit`) and its field names are the fields of
+`requests.jsonl.gz`, so that a line of that file *is* a sample. All `*_ns` instants are nanoseconds
+on one clock: monotonic inside a process, Unix epoch in files (`Sample.shifted`). `None` means
+unknown and never becomes 0.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     tokens_source: str | None = None  # server | local | estimate; None where all are unknown
+    reserved_tokens: int | None = None  # prompt and output cap, as a rate limit counts them
     asked_tokens: int | None = None  # prompt tokens the scenario asked for
     cut_tokens: int | None = None  # what it was cut to so that the answer fits the window
 
@@ -77,6 +79,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 1
     request_id: str | None = None  # the server's
     service_tier: str | None = None  # that served it, where the server says
+    retry_after_ms: int | None = None  # how long the server asks to wait
+    rate_limit: dict[str, int] | None = None  # what its headers say: see `limit_headers.read`
     prompt_sha: str | None = None  # first 16 hex digits of the SHA-256 of the request body
     prompt_bytes: int | None = None
     turn: int = 1  # of a conversation; later turns have the index of the first

@@ -24,6 +24,7 @@ from loadlib.scenario_spec import (
     Budget,
     Endpoint,
     Group,
+    ModelLimits,
     ModelSpec,
     Price,
     Scenario,
@@ -237,7 +238,9 @@ def _owner(data: Any, path: yaml.Path) -> type[Spec]:
     depth, spec = _BELOW[str(path[0])]
     if path[0] == "workloads":
         return SPECS[data["workloads"][path[1]]["kind"]]
-    return spec if len(path) <= depth else Price
+    if len(path) <= depth:
+        return spec
+    return ModelLimits if path[2] == "limits" else Price
 
 
 def _keys(spec: type[Spec]) -> list[str]:

@@ -40,7 +40,6 @@ from loadlib.slo import Objective, parse, undecidable
 from loadlib.workloads import AnySpec
 
 NOT_YET: dict[str, frozenset[str]] = {
-    "ModelSpec": frozenset({"limits"}),
     "ChatSpec": frozenset({"history", "think_time"}),
 }
 """Keys of the design that nothing acts on yet, by the class they belong to."""
@@ -60,6 +59,19 @@ class Price(Spec):
     )
 
 
+class ModelLimits(Spec):
+    """What the account may ask of a model within a minute."""
+
+    rpm: Count | None = Field(None, description="requests per minute")
+    tpm: Count | None = Field(None, description="tokens per minute, prompt and answer together")
+
+    @model_validator(mode="after")
+    def _some(self) -> ModelLimits:
+        if self.rpm is self.tpm is None:
+            raise broken("names no limit: rpm or tpm")
+        return self
+
+
 class ModelSpec(Spec):
     """A catalogue name, or an endpoint of one's own. A plain string is short for `{name: …}`."""
 
@@ -73,6 +85,9 @@ class ModelSpec(Spec):
     )
     context_window: Count | None = Field(None, description="tokens of prompt and answer together")
     price: Price | None = Field(None, description="list price, where no catalogue knows it")
+    limits: ModelLimits | None = Field(
+        None, description="rate limits; default: what the headers of responses say"
+    )
     auth: Auth | None = Field(
         None, description="header of the key; default: bearer, api-key with api_version"
     )

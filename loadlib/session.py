@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from loadlib import limits_planned, scenario_yaml
 from loadlib import scenario as scenarios
-from loadlib import scenario_yaml
 from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
 from loadlib.guard import answers
@@ -290,6 +290,10 @@ def open_session(
     session.limits = _limits(session)
     if not session.free:
         _check_estimate(session)
+        session.notices += limits_planned.notices(
+            scenario, models, workloads,
+            lambda phase: scenario.expected(phase, session.serves, session.traced),
+        )  # fmt: skip
     return session
 
 

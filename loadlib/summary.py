@@ -228,6 +228,40 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     direction: Literal["better", "worse", "same", "unclear"]
 
 
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """The most of something within any minute, and how much of it a model may have.
+
+    `reserved` is prompt and output cap at the instant of sending; only tokens have it.
+    """
+
+    most: int | None = None
+    reserved: int | None = None
+    limit: int | None = None
+    source: Literal["scenario", "headers"] | None = None  # who says what the limit is
+
+
+class SeenLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """One limit as headers of responses told it: the last values, and the least that was left."""
+
+    limit: int | None = None
+    remaining: int | None = None
+    remaining_min: int | None = None
+    reset_ms_max: int | None = None
+
+
+class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How near a model came to its rate limits, all its workloads and phases together.
+
+    `headers` by what is limited: requests, tokens, input_tokens, output_tokens.
+    """
+
+    requests: Pace
+    tokens: Pace
+    headers: dict[str, SeenLimit] = {}
+    throttled: int = 0  # attempts
+    retry_after_ms: int | None = None  # the longest wait a response asked for
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """`summary.json`."""
 
@@ -240,6 +274,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     health: Health
     environment: dict[str, Any] = {}
     scenario: dict[str, Any] = {}
+    rate_limits: dict[str, RateLimits] = {}  # by model
     models: dict[str, dict[str, Any]] = {}  # as resolved: wire name, endpoint host, price, window
     skipped: tuple[str, ...] = ()  # "long 128k skipped for gpt-4: window 8,192"
     notices: tuple[str, ...] = ()  # closed loop, partial data, default budget …

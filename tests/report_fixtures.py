@@ -28,8 +28,11 @@ from loadlib.summary import (
     Health,
     HealthCheck,
     LengthBucket,
+    Pace,
     Quality,
+    RateLimits,
     Requests,
+    SeenLimit,
     Stats,
     Summary,
     Throughput,
@@ -359,12 +362,30 @@ def judged(run: FakeRun, status: str = "", reasons: tuple[str, ...] = (), **more
     return run
 
 
+LIMITS = {
+    "gpt-4o-mini": RateLimits(
+        requests=Pace(most=242, limit=500, source="scenario"),
+        tokens=Pace(most=1_243_118, reserved=2_117_480, limit=2_000_000, source="scenario"),
+        headers={
+            "requests": SeenLimit(limit=500, remaining=371, remaining_min=258, reset_ms_max=29_040),
+            "tokens": SeenLimit(limit=2_000_000, remaining=61_210, remaining_min=0),
+        },
+        throttled=17, retry_after_ms=8_640),
+    "gpt-4": RateLimits(
+        requests=Pace(most=239, limit=10_000, source="headers"),
+        tokens=Pace(most=141_000, reserved=152_000)),
+    "claude-3-haiku": RateLimits(
+        requests=Pace(most=240), tokens=Pace(),
+        headers={"input_tokens": SeenLimit(limit=400_000, remaining=12_000, remaining_min=2_000)}),
+}  # fmt: skip
+
+
 def full() -> FakeRun:
     """Six models, two workloads: the page as it is meant to be seen."""
     return judged(build(
         skipped=("long 16k … 128k skipped for gpt-3.5-turbo: window 16,385",
                  "long 8k … 128k skipped for gpt-4: window 8,192"),
-        notices=("default gate added: all: error_rate < 5%",)))  # fmt: skip
+        notices=("default gate added: all: error_rate < 5%",), rate_limits=LIMITS))  # fmt: skip
 
 
 def passing() -> FakeRun:

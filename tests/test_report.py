@@ -627,3 +627,26 @@ def test_a_killed_run_is_closed_by_its_report(tmp_path):
     for name, row in sealed["files"].items():
         assert row["sha256"] == hashlib.sha256((folder / name).read_bytes()).hexdigest()
     assert [path.read_bytes() for path in report.write(folder)] == before
+
+
+def test_rate_limits_are_shown_where_they_say_something(pages):
+    full = FIXTURES["full"]().summary
+    page = Page(pages["full"])
+    assert "limits" in page.ids
+    assert "limits" not in Page(pages["small"]).ids
+    text = " ".join(page.text)
+    assert "48.4 % of 500" in text
+    assert "105.9 % of 2,000,000" in text
+    assert "2.4 % of 10,000 by headers" in text
+    table = markdown.render(full).partition("### Rate limits, in the busiest minute")[2]
+    assert "gpt-4o-mini | 242 (48.4 % of 500) | 1,243,118 (62.2 % of 2,000,000)" in table
+    assert "gpt-4 |" not in table.partition("###")[0], "far from its limit, and never throttled"
+    assert "Rate limits" not in markdown.render(FIXTURES["small"]().summary)
+    out = Console(file=io.StringIO(), width=120)
+    terminal.print_summary(full, console=out)
+    said = " ".join(out.file.getvalue().split())
+    assert (
+        "gpt-4o-mini, busiest minute: 242 (48.4 % of 500) requests, 1,243,118 (62.2 % of 2,000,000)"
+        " tokens, 2,117,480 (105.9 % of 2,000,000) reserved; 17 throttled, asked to wait up to"
+        " 8,640 ms"
+    ) in said

@@ -241,7 +241,6 @@ def test_mistakes_at_their_line(old, new, line, message):
         ("output_tokens: 64", "output_tokens: {lognormal: {p50: 1, p99: 2}}"),
         ("[8k, 32Ki]", "{table: azure-conv}"),
         ("weight: 90", "history: own"),
-        ("context_window: 8192", "limits: {rpm: 5000, tpm: 2000000}"),
     ],
 )
 def test_what_the_design_knows_and_nothing_does_yet_is_refused(old, new):
@@ -886,6 +885,9 @@ def test_the_demo_is_the_promised_one():
         ("base_url: http://h/v1, auth: basic", "'basic' is not one of bearer, api-key"),
         ("output_cap: max_output", "'max_output' is not one of max_tokens, max_completion_tokens"),
         ("stream_usage: 1", "should be true or false"),
+        ("limits: {}", "names no limit: rpm or tpm"),
+        ("limits: {rpm: 0}", "models.0.limits.rpm"),
+        ("limits: {rmp: 5}", "unknown key 'rmp' in models.0.limits (did you mean 'rpm'?)"),
     ],
 )
 def test_what_a_model_needs_of_its_server(keys, words):

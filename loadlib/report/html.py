@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from loadlib.charts import Figure, Key, RunLike, figures
 from loadlib.report import format as f
-from loadlib.report import health, svg, view, words
+from loadlib.report import health, limits, svg, view, words
 from loadlib.summary import Group, Summary
 
 SECTIONS = {
@@ -50,6 +50,7 @@ def render(run: RunLike) -> str:
         f=f,
         view=view,
         health=health,
+        limits=limits,
         icons=words.STATUS_ICONS,
         summary=summary,
         groups=view.measured(summary),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from loadlib import compare
 from loadlib.report import format as f
-from loadlib.report import health, view
+from loadlib.report import health, limits, view
 from loadlib.summary import Comparison, Summary
 
 LIMIT = 200_000  # bytes
@@ -32,7 +32,9 @@ def code(raw: object) -> str:
 
 def render(summary: Summary) -> str:
     """The page, at most `LIMIT` bytes: rows are left out, and it says so."""
-    blocks = [*_head(summary), *_gates(summary), *_models(summary), *_errors(summary)]
+    blocks = [
+        *_head(summary), *_gates(summary), *_models(summary), *_limits(summary), *_errors(summary)
+    ]  # fmt: skip
     page = "\n\n".join(block for block in blocks if block) + "\n"
     if len(page.encode()) <= LIMIT:
         return page
@@ -116,6 +118,19 @@ def _models(summary: Summary) -> list[str]:
 def _brackets(summary: Summary) -> list[str]:
     lines = view.bracket_lines(summary)
     return ["### Load ladder", "\n".join(f"- {text(line)}" for line in lines)] if lines else []
+
+
+def _limits(summary: Summary) -> list[str]:
+    """Only the models that came near a limit, or were throttled."""
+    rows = limits.telling(summary)
+    if not rows:
+        return []
+    table = _table(
+        ("model", *limits.HEADS),
+        "l" + "r" * len(limits.HEADS),
+        ((text(row.model), *(text(str(cell)) for cell in row.cells)) for row in rows[:MODELS]),
+    )
+    return ["### Rate limits, in the busiest minute", table, _left(rows, MODELS)]
 
 
 def _errors(summary: Summary) -> list[str]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadlib.report import format as f
-from loadlib.report import health, view
+from loadlib.report import health, limits, view
 from loadlib.report.markdown import ARROWS, INDICATIVE
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Summary
@@ -142,7 +142,7 @@ def _misses(summary: Summary, out: Console) -> None:
     dropped = sum(group.requests.dropped for group in view.measured(summary))
     if dropped:
         lines.insert(0, f"{f.count(dropped)} dropped: no place in flight became free for them")
-    for line in lines:
+    for line in (*lines, *limits.lines(summary)[:MESSAGES]):
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 
 
