@@ -184,6 +184,9 @@ def test_a_run_of_nothing_says_so(pages):
         ("all_failed", "timeout/first_token"),
         ("all_failed", "no first token within 60 s"),
         ("single", "†"),
+        ("full", "1 truncated, 1 wrong"),
+        ("full", "by sort of prompt"),
+        ("steps", "gpt-4o-mini chat falls from 99.1 % to 90 % at 20/s"),
     ],
 )
 def test_page_says(pages, name, sentence):
