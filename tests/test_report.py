@@ -520,6 +520,13 @@ def test_the_end_of_a_run_says_verdict_gates_and_where_the_report_is(tmp_path):
     assert f"report {tmp_path / 'report.html'}" in text
 
 
+def test_the_terminal_says_which_answers_did_not_pass():
+    text = shown(terminal.print_summary, FIXTURES["full"]().summary, width=200)
+    assert "quality 96.7 % of 60 answers (1 truncated, 1 wrong): gpt-4o-mini · long" in text
+    assert "and 9 more groups with answers that did not pass" in text
+    assert "quality" not in shown(terminal.print_summary, FIXTURES["nothing"]().summary)
+
+
 def test_the_end_of_a_run_says_what_failed_requests_were_told_and_what_was_dropped():
     summary = FIXTURES["full"]().summary
     text = shown(terminal.print_summary, summary, width=400)

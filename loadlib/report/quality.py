@@ -44,6 +44,19 @@ def by_variant(summary: Summary) -> list[tuple[str, list[QualityRow], int]]:
     return found
 
 
+def misses(summary: Summary, limit: int) -> list[str]:
+    """A line for each of the groups that answered worst, if any answer did not pass."""
+    groups = [g for g in view.measured(summary) if g.quality.passed < g.quality.checked]
+    groups.sort(key=lambda group: group.quality.share or 0.0)
+    lines = []
+    for group in groups[:limit]:
+        row = _row(view.where(summary, group), group.quality)
+        lines.append(f"quality {row.share} of {row.checked} answers ({row.flaws}): {row.name}")
+    if len(groups) > limit:
+        lines.append(f"and {len(groups) - limit} more groups with answers that did not pass")
+    return lines
+
+
 def _row(name: str, found: Quality) -> QualityRow:
     return QualityRow(
         name=name,
