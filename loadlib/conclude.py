@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loadlib import gates, health, ratelimits
+from loadlib.brevity import across_phases
 from loadlib.errorbound import Bound
 from loadlib.instrument import Bounds, readings
 from loadlib.recorder import NS, Totals
@@ -83,7 +84,11 @@ def conclude(
         rate_limits=limits,
         models={name: model.describe() for name, model in session.models.items()},
         skipped=tuple(session.skipped),
-        notices=(*_notices(session, windows, ending), *ratelimits.notices(limits)),
+        notices=(
+            *_notices(session, windows, ending, totals.marks),
+            *across_phases(groups),
+            *ratelimits.notices(limits),
+        ),
         started_at=_utc(started_ns),
         duration_s=round((end_ns - started_ns) / NS, 3),
         state="interrupted" if ending.cut_short else "complete",
@@ -95,7 +100,9 @@ def _no_doubt(_metric: str, _group: Group) -> Bound:
     return Bound()
 
 
-def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Iterable[str]:
+def _notices(
+    session: Session, windows: Sequence[Window], ending: Ending, marks: Mapping[str, int]
+) -> Iterable[str]:
     yield from session.notices
     if session.scenario.target == "simulator":
         yield "measured against the simulator: speeds are profiles, not providers'"
@@ -107,6 +114,8 @@ def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Ite
             "measure phases follow each other without a pause: a later one may start with the "
             "backlog of an earlier"
         )
+    if cut := marks.get("conversations_cut"):
+        yield f"{cut:,} conversations were cut short by the end of their phase or of the run"
     if session.free and not ending.cut_short:
         yield "no gates: Locust's own exit code stands"
     if ending.allow_unhealthy:

@@ -20,13 +20,13 @@ from loadlib.redact import redact
 from loadlib.scenario_fields import FROM_YAML, Spec
 from loadlib.scenario_phase import Phase
 from loadlib.scenario_spec import (
-    NOT_YET,
     Budget,
     Endpoint,
     Group,
     ModelLimits,
     ModelSpec,
     Price,
+    Reach,
     Scenario,
     Timeouts,
 )
@@ -39,6 +39,7 @@ __all__ = [
     "ModelSpec",
     "Phase",
     "Price",
+    "Reach",
     "Scenario",
     "Timeouts",
     "WorkloadSpec",
@@ -204,10 +205,8 @@ _BELOW: dict[str, tuple[int, type[Spec]]] = {
 
 
 def _unknown_key(data: Any, path: yaml.Path) -> str:
-    """Not supported yet, misspelt, or in the wrong place: say which."""
+    """Misspelt, or in the wrong place: say which."""
     key, spec = str(path[-1]), _owner(data, path[:-1])
-    if any(key in NOT_YET.get(one.__name__, ()) for one in spec.__mro__):
-        return f"{_dotted(path)} is not supported yet"
     if issubclass(spec, WorkloadSpec) and (reason := _of_other_kinds(key, spec)):
         return f"{_dotted(path)}: {key} {reason}"
     homes: dict[str, type[Spec]] = {name: below for name, (_, below) in _BELOW.items()}

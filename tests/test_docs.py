@@ -187,12 +187,6 @@ def test_every_key_below_and_every_choice():
     assert undocumented(MODELS, text) == []
 
 
-def test_what_is_not_supported_yet():
-    listed = section(page("scenario.md"), "Not supported yet")
-    keys = [key for keys in scenario_spec.NOT_YET.values() for key in keys]
-    assert undocumented(keys, listed) == []
-
-
 def test_the_example_is_valid():
     from loadlib.scenario import parse
 

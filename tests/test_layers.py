@@ -33,7 +33,7 @@ LAYERS: tuple[str, ...] = (
         "workloads guard session instrument outcome quirks ratelimits "
         "limits_planned"
     ),
-    "gates verdict expectations compare conclude charts",
+    "gates verdict expectations compare brevity conclude charts",
     "swarm client transport wire simulator report calibrate",
     "cli",
     "__main__",
