@@ -23,7 +23,7 @@ from loadlib import limit_headers
 from loadlib.answer import Answer, decode
 from loadlib.catalog import AZURE_DEPLOYMENTS, Model
 from loadlib.errors import PreflightError, UsageError
-from loadlib.guard import CAP_FIELDS, answers, output_cap
+from loadlib.guard import CAP_FIELDS, most_output, output_cap
 from loadlib.outcome import Counts, Problem, error_object, is_good, outcome_of, usage_of
 from loadlib.prompt import Prompt
 from loadlib.quality import Said, judged
@@ -360,7 +360,7 @@ def _reserved(prompt: Prompt | None, sent: int | None) -> int | None:
     before = prompt.tokens if prompt.tokens is not None else sent
     if before is None:
         return None
-    return before + prompt.max_tokens * answers(prompt.extra_body)
+    return before + most_output(prompt)
 
 
 def _prepared(prompt: Prompt, body: bytes, headers: Mapping[str, str] | None = None) -> Prepared:

@@ -30,7 +30,8 @@ differences to the interval before.
 
     seq        1, 2, 3 … per process      start_ns, end_ns
     hist       [[model, workload, phase, metric, Histogram.encode()], …]
-    counts     [[model, workload, phase, scheduled, {outcome: n}], …]
+    counts     [[model, workload, phase, scheduled, {outcome: n}], …]   requests
+    attempts   [[model, workload, phase, made, throttled], …]
     seconds    [[second, model, workload, phase, *SECOND_FIELDS], …]
     rows       JSON lines, one `Sample` each
     notes      [[name, Histogram.encode()], …]   readings about the instrument itself (µs)
@@ -41,7 +42,7 @@ SECOND_FIELDS = (
     "scheduled", "sent", "ended", "ok", "failed", "output_tokens", "input_tokens",
     "reserved_tokens",
 )  # fmt: skip
-"""Per-second counters: arrivals by intended start, requests by first byte sent, ends by end,
+"""Per-second counters: arrivals by intended start, attempts by first byte sent, ends by end,
 output tokens by the arrival of their content event, input tokens by first token (or end),
 reserved ones (prompt and output cap) by first byte sent."""
 
@@ -83,13 +84,15 @@ class Recorder:
         instants = np.asarray(events, np.int64)
         epoch = sample.shifted(self.offset_ns)
         self._rows.append(self._encode(epoch))
-        outcomes = self._outcomes.get(key)
-        if outcomes is None:
-            outcomes = self._outcomes[key] = Counter()
-        outcomes[sample.outcome.value] += 1
-        self.added += 1
-        if self.in_flight[key] > 0:
-            self.in_flight[key] -= 1
+        self._count_attempt(key, sample)
+        if not sample.retried:  # a request counts once, by its last attempt
+            outcomes = self._outcomes.get(key)
+            if outcomes is None:
+                outcomes = self._outcomes[key] = Counter()
+            outcomes[sample.outcome.value] += 1
+            self.added += 1
+            if self.in_flight[key] > 0:
+                self.in_flight[key] -= 1
         if self._start_ns is None:
             self._start_ns = epoch.intended_ns
         if sample.outcome is Outcome.OK:
@@ -125,6 +128,7 @@ class Recorder:
             self._seconds,
             self._marks,
         )
+        attempts = self._attempts
         self._new_interval()
         self._start_ns = end_ns
         self.seq += 1
@@ -143,6 +147,7 @@ class Recorder:
                 [*key, scheduled[key], dict(outcomes.get(key, {}))]
                 for key in dict.fromkeys((*scheduled, *outcomes))
             ],
+            "attempts": [[*key, *row] for key, row in attempts.items()],
             "seconds": [[second, *key, *row] for (second, key), row in seconds.items()],
             "rows": b"".join(row + b"\n" for row in rows),
             "notes": [[name, Histogram(_joined(part)).encode()] for name, part in notes.items()],
@@ -153,6 +158,7 @@ class Recorder:
         self._values: dict[tuple[Key, str], list[int | Ints]] = {}
         self._scheduled: Counter[Key] = Counter()
         self._outcomes: dict[Key, Counter[str]] = {}
+        self._attempts: dict[Key, list[int]] = {}
         self._seconds: dict[tuple[int, Key], list[int]] = {}
         self._rows: list[bytes] = []
         self._notes: dict[str, list[int | Ints]] = {}
@@ -168,8 +174,18 @@ class Recorder:
                 else:
                     parts.extend(found)
 
+    def _count_attempt(self, key: Key, sample: Sample) -> None:
+        # Between two attempts the run ended: the next one was never made.
+        waited = sample.attempt > 1 and sample.sent_ns is None
+        if sample.outcome is Outcome.DROPPED or (sample.outcome is Outcome.CANCELLED and waited):
+            return
+        row = self._attempts.setdefault(key, [0, 0])
+        row[0] += 1
+        row[1] += sample.outcome is Outcome.THROTTLED
+
     def _count_seconds(self, key: Key, sample: Sample, events: Instants) -> None:
-        self._second(sample.intended_ns, key)[0] += 1
+        if not sample.retried:
+            self._second(sample.intended_ns, key)[0] += 1
         if sample.outcome is Outcome.DROPPED:
             return
         if sample.sent_ns is not None:
@@ -179,7 +195,7 @@ class Recorder:
         end = self._second(sample.end_ns, key)
         end[2] += 1 if sample.sent_ns is not None else 0
         end[3] += sample.outcome is Outcome.OK
-        end[4] += sample.outcome.failed
+        end[4] += sample.outcome.failed and not sample.retried
         for second, tokens in spread_tokens(sample, events):
             self._second(second * NS, key)[5] += tokens
         if sample.input_tokens is not None:
@@ -239,6 +255,8 @@ class Counts:
 
     scheduled: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
+    throttled_attempts: int = 0
 
     @property
     def done(self) -> int:
@@ -263,6 +281,8 @@ class Counts:
             cancelled=by[Outcome.CANCELLED],
             dropped=by[Outcome.DROPPED],
             lost=lost,
+            attempts=self.attempts + lost,
+            throttled_attempts=self.throttled_attempts,
         )
 
 
@@ -324,6 +344,10 @@ class Totals:
             counts = self.counts.setdefault(_key(names), Counts())
             counts.scheduled += scheduled
             counts.outcomes.update(outcomes)
+        for *names, made, throttled in interval["attempts"]:
+            counts = self.counts.setdefault(_key(names), Counts())
+            counts.attempts += made
+            counts.throttled_attempts += throttled
         for second, model, workload, phase, *row in interval["seconds"]:
             key = (model, workload, phase)
             total = self.seconds.setdefault((second, key), [0] * len(SECOND_FIELDS))

@@ -96,7 +96,8 @@ def recover(samples: Iterable[Sample], scenario: Mapping[str, Any]) -> Recovered
     recorder, totals = Recorder(0), Totals()
     spans: dict[tuple[str, str], tuple[int, int]] = {}
     for number, sample in enumerate(samples, 1):
-        recorder.scheduled((sample.model, sample.workload, sample.phase))
+        if not sample.retried:
+            recorder.scheduled((sample.model, sample.workload, sample.phase))
         recorder.add(sample, _events(sample))
         where = (sample.phase, sample.model)
         start, end = spans.get(where, (sample.intended_ns, sample.end_ns))

@@ -77,6 +77,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     tls_ns: int | None = None  # duration of the TLS handshake, likewise
     conn_reused: bool | None = None
     attempt: int = 1
+    retried: bool = False  # another attempt of the same request follows
     request_id: str | None = None  # the server's
     service_tier: str | None = None  # that served it, where the server says
     retry_after_ms: int | None = None  # how long the server asks to wait

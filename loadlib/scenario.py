@@ -25,6 +25,7 @@ from loadlib.scenario_spec import (
     Group,
     ModelLimits,
     ModelSpec,
+    OnThrottle,
     Price,
     Reach,
     Scenario,
@@ -200,6 +201,7 @@ _BELOW: dict[str, tuple[int, type[Spec]]] = {
     "load": (2, Phase),
     "budget": (1, Budget),
     "timeouts": (1, Timeouts),
+    "on_throttle": (1, OnThrottle),
 }
 """Top-level key → (steps to a mapping below it, what that mapping is)."""
 

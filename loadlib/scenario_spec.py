@@ -17,11 +17,14 @@ from pydantic import (
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
     field_validator,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import CoreSchema
 
+from loadlib.backoff import Backoff
 from loadlib.errors import UsageError, nearest
 from loadlib.scenario_fields import (
     ApiVersion,
@@ -139,6 +142,43 @@ class Timeouts(Spec):
     total_s: Seconds = Field(300.0, alias="total")
 
 
+class OnThrottle(Spec):
+    """What becomes of a throttled request. A plain word is short for `{policy: …}`."""
+
+    policy: Literal["record", "backoff"] = Field(
+        "record", description="backoff: it is tried again after a wait"
+    )
+    attempts: int = Field(5, ge=2, le=20, description="at most, the first included")
+    max_wait_s: Seconds = Field(
+        60.0,
+        alias="max_wait",
+        description="before one attempt; longer ones are not waited for",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: object) -> object:
+        return {"policy": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _needed(self) -> OnThrottle:
+        given = self.model_fields_set - {"policy"}
+        if self.policy == "record" and given:
+            raise broken("record tries nothing again: needs policy: backoff", min(given))
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        return {"anyOf": [{"enum": ["record", "backoff"]}, schema]}
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return self.policy if self.policy == "record" else handler(self)
+
+
 class Endpoint(Protocol):
     """What of a resolved model decides the order of a run."""
 
@@ -191,6 +231,9 @@ class Scenario(Spec):
     slo: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
     budget: Budget | None = None
     timeouts: Timeouts = Timeouts()
+    on_throttle: OnThrottle = Field(
+        OnThrottle(), description="what becomes of requests that a rate limit refuses"
+    )
     seed: int = Field(42, ge=0, lt=2**63)
     client: Literal["tape", "sdk"] = Field(
         "tape", description="sdk: the plain SDK path, as the cross-check of the tape"
@@ -271,6 +314,14 @@ class Scenario(Spec):
     def objectives(self) -> tuple[Objective, ...]:
         """The SLO lines, parsed."""
         return tuple(objective for line in self.slo for objective in parse(line, self.scopes))
+
+    @property
+    def backoff(self) -> Backoff | None:
+        """How throttled requests are tried again; None: they are not."""
+        rule = self.on_throttle
+        if rule.policy == "record":
+            return None
+        return Backoff(rule.attempts, round(rule.max_wait_s * 1e9), self.seed)
 
     @property
     def replay(self) -> str | None:

@@ -203,7 +203,8 @@ class _Gathered:
         self.events += sample.events
         self.coalesced += sample.coalesced
         if sample.sent_ns is not None and self.window is not None:
-            self.sent_in_time += sample.sent_ns <= self.window.end_ns + _GRACE_NS
+            in_time = sample.sent_ns <= self.window.end_ns + _GRACE_NS
+            self.sent_in_time += in_time and sample.attempt == 1
         if sample.cost_usd is not None:
             self.cost = (self.cost or 0.0) + sample.cost_usd
         self.quality.add(sample)
@@ -213,7 +214,7 @@ class _Gathered:
                 self.variants.setdefault(sample.variant, _Checked()).add(sample)
         if sample.conn_reused is not None:
             self.opened = (self.opened or 0) + (not sample.conn_reused)
-        if sample.cause is not None:
+        if sample.cause is not None and not sample.retried:
             self.causes[f"{sample.outcome}/{sample.cause}"] += 1
         if sample.error and (sample.error in self.errors or len(self.errors) < 1000):
             self.errors[sample.error] += 1
@@ -235,7 +236,7 @@ class _Gathered:
     def _count_length(self, sample: Sample) -> None:
         known = (sample.input_tokens, sample.cut_tokens, sample.asked_tokens)
         length = next((tokens for tokens in known if tokens is not None), None)
-        if length is None or sample.outcome is Outcome.CANCELLED:
+        if length is None or sample.outcome is Outcome.CANCELLED or sample.retried:
             return
         bucket = self.buckets.get(length.bit_length())
         if bucket is None:

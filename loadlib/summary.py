@@ -29,7 +29,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Requests(msgspec.Struct, frozen=True, kw_only=True):
-    """scheduled = sent + dropped; sent = ok + failed + cancelled + lost; throttled ⊂ failed."""
+    """scheduled = sent + dropped; sent = ok + failed + cancelled + lost; throttled ⊂ failed.
+
+    A request that was tried again counts once, by its last attempt; attempts are counted apart.
+    """
 
     scheduled: int = 0
     sent: int = 0
@@ -39,6 +42,8 @@ class Requests(msgspec.Struct, frozen=True, kw_only=True):
     cancelled: int = 0
     dropped: int = 0
     lost: int = 0
+    attempts: int = 0  # that were made, first ones included …
+    throttled_attempts: int = 0  # … and of those, throttled
 
     @property
     def error_rate(self) -> float | None:

@@ -25,7 +25,8 @@ ROOT = PACKAGE.parent
 LAYERS: tuple[str, ...] = (
     (
         "errors sample prompt quality metrics histogram binomial redact hlog schedule slo health "
-        "engine summary tape sse chunk answer admission units rates errorbound limit_headers"
+        "engine summary tape sse chunk answer admission units rates errorbound limit_headers "
+        "backoff"
     ),
     (
         "recorder summarise run rows folder provenance recover calibration scenario "

@@ -75,19 +75,22 @@ def test_what_is_added_while_draining_belongs_to_the_next_interval():
 @pytest.mark.parametrize(
     ("outcomes", "unanswered", "expected", "why"),
     [
-        (["ok"], 0, {"scheduled": 1, "sent": 1, "ok": 1}, "the simplest"),
+        (["ok"], 0, {"scheduled": 1, "sent": 1, "ok": 1, "attempts": 1}, "the simplest"),
         (["dropped"], 0, {"scheduled": 1, "dropped": 1}, "never sent"),
         (
             ["throttled", "timeout"],
             0,
-            {"scheduled": 2, "sent": 2, "failed": 2, "throttled": 1},
+            {"scheduled": 2, "sent": 2, "failed": 2, "throttled": 1, "attempts": 2,
+             "throttled_attempts": 1},
             "throttled is within failed",
         ),
-        (["cancelled"], 0, {"scheduled": 1, "sent": 1, "cancelled": 1}, "sent, neither ok nor not"),
-        (["ok"], 2, {"scheduled": 3, "sent": 3, "ok": 1, "lost": 2}, "nobody knows: sent and lost"),
+        (["cancelled"], 0, {"scheduled": 1, "sent": 1, "cancelled": 1, "attempts": 1},
+         "sent, neither ok nor not"),
+        (["ok"], 2, {"scheduled": 3, "sent": 3, "ok": 1, "lost": 2, "attempts": 3},
+         "nobody knows: sent and lost"),
         ([], 0, {}, "nothing"),
     ],
-)
+)  # fmt: skip
 def test_counting(outcomes, unanswered, expected, why):
     recorder, totals = Recorder(0), Totals()
     for outcome in outcomes:
@@ -101,6 +104,36 @@ def test_counting(outcomes, unanswered, expected, why):
         found = {k: v for k, v in msgspec.to_builtins(totals.counts[KEY].requests()).items() if v}
     assert found == expected, why
     assert totals.lost == unanswered == sum(recorder.in_flight.values()), why
+
+
+REFUSED = {"outcome": Outcome.THROTTLED, "retried": True}
+
+
+@pytest.mark.parametrize(
+    ("attempts", "expected", "why"),
+    [
+        ([REFUSED, REFUSED, {}], {"ok": 1, "attempts": 3, "throttled_attempts": 2}, "ok"),
+        ([REFUSED, {"outcome": Outcome.THROTTLED}],
+         {"failed": 1, "throttled": 1, "attempts": 2, "throttled_attempts": 2}, "not"),
+        ([REFUSED, {"outcome": Outcome.CANCELLED, "sent_ns": None}],
+         {"cancelled": 1, "attempts": 1, "throttled_attempts": 1}, "the run ended in the wait"),
+        ([REFUSED, {"outcome": Outcome.DROPPED}],
+         {"dropped": 1, "sent": 0, "attempts": 1, "throttled_attempts": 1}, "no place again"),
+        ([REFUSED], {"lost": 1, "attempts": 2, "throttled_attempts": 1}, "nobody knows"),
+    ],
+)  # fmt: skip
+def test_a_request_counts_once_by_its_last_attempt(attempts, expected, why):
+    recorder, totals = Recorder(0), Totals()
+    recorder.scheduled(KEY, 0)
+    for number, fields in enumerate(attempts, 1):
+        recorder.add(sample(attempt=number, **fields))
+    totals.merge(recorder.drain(NS))
+    requests = totals.counts[KEY].requests()
+    found = {k: v for k, v in msgspec.to_builtins(requests).items() if v}
+    assert {"sent": 1, "scheduled": 1} | expected == {"sent": 0} | found, why
+    column = [sum(row[at] for row in totals.seconds.values()) for at in (0, 3, 4)]
+    assert column == [1 - requests.lost, requests.ok, requests.failed], "by the second, too"
+    assert totals.histogram(*KEY, "e2e").n == requests.ok
 
 
 @settings(max_examples=60)

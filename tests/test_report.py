@@ -262,12 +262,12 @@ def test_percentiles_below_their_floor_are_marked():
 
 def test_counting_adds_up_or_says_that_it_does_not():
     summary = FIXTURES["full"]().summary
-    assert [holds for holds, _ in view.counting(summary)] == [True, True]
+    assert [holds for holds, _ in health.counting(summary)] == [True, True]
     group = summary.groups[0]
     odd = msgspec.structs.replace(group.requests, scheduled=group.requests.sent + 1)
     broken = msgspec.structs.replace(group, requests=odd)
     summary = msgspec.structs.replace(summary, groups=(broken, *summary.groups[1:]))
-    assert [holds for holds, _ in view.counting(summary)] == [False, True]
+    assert [holds for holds, _ in health.counting(summary)] == [False, True]
 
 
 def test_outcomes_without_a_cause_are_counted_too():

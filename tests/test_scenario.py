@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadlib import scenario_yaml, units
+from loadlib.backoff import Backoff
 from loadlib.catalog import CATALOGUE
 from loadlib.errors import ExitCode, ScenarioError, UsageError
 from loadlib.metrics import FLOORS
@@ -909,3 +910,49 @@ def test_another_server_has_not_the_old_ones_version():
     )
     (model,) = with_models(parse(text), base_url="http://127.0.0.1:1/v1").models
     assert (model.api_version, model.auth) == (None, None)
+
+
+ON_THROTTLE = (
+    "version: 1\nmodels: [gpt-4o]\nworkloads: {chat: {kind: chat}}\n"
+    "load: [{phase: measure, requests: 1, arrival: closed, users: 1}]\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "rule", "again"),
+    [
+        ("", None, "record"),
+        ("on_throttle: record", None, "record"),
+        ("on_throttle: backoff", (5, 60 * S, 42),
+         {"policy": "backoff", "attempts": 5, "max_wait": "60s"}),
+        ("on_throttle: {policy: backoff, attempts: 2, max_wait: 800ms}", (2, 800_000_000, 42),
+         {"policy": "backoff", "attempts": 2, "max_wait": "800ms"}),
+    ],
+)  # fmt: skip
+def test_what_becomes_of_throttled_requests(written, rule, again):
+    found = parse(ON_THROTTLE + written)
+    assert found.backoff == (None if rule is None else Backoff(*rule))
+    assert found.effective()["on_throttle"] == again
+    assert parse(to_yaml(found)) == found
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("on_throttle: retry", "'retry' is not one of record, backoff"),
+        ("on_throttle: {attempts: 3}", "on_throttle.attempts: record tries nothing again"),
+        (
+            "on_throttle: {policy: backoff, attempts: 1}",
+            "attempts: should be 2 or more",
+        ),
+        ("on_throttle: {policy: backoff, attempts: 21}", "should be 20 or less"),
+        ("on_throttle: {policy: backoff, max_wait: 5}", "on_throttle.max_wait"),
+        ("on_throttle: {policy: backoff, max_attempts: 5}", "(did you mean 'attempts'?)"),
+        ("on_throttle: 5", "should be a mapping"),
+    ],
+)
+def test_mistakes_about_throttled_requests(written, words):
+    with pytest.raises(ScenarioError) as caught:
+        parse(ON_THROTTLE + written)
+    assert words in str(caught.value)
+    assert ":5: " in str(caught.value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from loadlib.health import BETWEEN
 from loadlib.report import format as f
 from loadlib.report.words import STATUS_ICONS
-from loadlib.summary import Health, HealthCheck
+from loadlib.summary import Health, HealthCheck, Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,3 +101,42 @@ def banners(health: Health) -> Iterator[tuple[str, str]]:
         yield "warn", lead(health)
     elif health.status == "bad":
         yield "warn", "The instrument was not healthy: no figure here decides a gate."
+
+
+ARRIVALS = "scheduled {scheduled} = sent {sent} + dropped {dropped}"
+ENDINGS = (
+    "sent {sent} = ok {ok} + failed {failed} (of them throttled {throttled}) + cancelled "
+    "{cancelled} + lost {lost}"
+)
+
+
+ATTEMPTS = "{attempts} attempts were made, {throttled_attempts} of them throttled"
+
+
+def counting(summary: Summary) -> list[tuple[bool, str]]:
+    """The two counting identities with this run's numbers, and whether each holds."""
+    total = dict.fromkeys(
+        (
+            "scheduled",
+            "sent",
+            "ok",
+            "failed",
+            "cancelled",
+            "dropped",
+            "lost",
+            "throttled",
+            "attempts",
+            "throttled_attempts",
+        ),
+        0,
+    )
+    for group in summary.groups:
+        for name in total:
+            total[name] += getattr(group.requests, name)
+    first = total["scheduled"] == total["sent"] + total["dropped"]
+    second = total["sent"] == sum(total[k] for k in ("ok", "failed", "cancelled", "lost"))
+    say = {name: f.count(number) for name, number in total.items()}
+    found = [(first, ARRIVALS.format(**say)), (second, ENDINGS.format(**say))]
+    if total["attempts"] > total["sent"]:  # some were tried again
+        found.append((total["throttled_attempts"] > 0, ATTEMPTS.format(**say)))
+    return found

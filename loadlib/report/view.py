@@ -454,27 +454,6 @@ def _places(places: list[str]) -> str:
     return places[0] if len(places) == 1 else f"{len(places)} groups, first {places[0]}"
 
 
-ARRIVALS = "scheduled {scheduled} = sent {sent} + dropped {dropped}"
-ENDINGS = (
-    "sent {sent} = ok {ok} + failed {failed} (of them throttled {throttled}) + cancelled "
-    "{cancelled} + lost {lost}"
-)
-
-
-def counting(summary: Summary) -> list[tuple[bool, str]]:
-    """The two counting identities with this run's numbers, and whether each holds."""
-    total = dict.fromkeys(
-        ("scheduled", "sent", "ok", "failed", "cancelled", "dropped", "lost", "throttled"), 0
-    )
-    for group in summary.groups:
-        for name in total:
-            total[name] += getattr(group.requests, name)
-    first = total["scheduled"] == total["sent"] + total["dropped"]
-    second = total["sent"] == sum(total[k] for k in ("ok", "failed", "cancelled", "lost"))
-    say = {name: f.count(number) for name, number in total.items()}
-    return [(first, ARRIVALS.format(**say)), (second, ENDINGS.format(**say))]
-
-
 def bracket_lines(summary: Summary) -> list[str]:
     """The ladder's brackets in words."""
     return [sentence(bracket) for bracket in summary.brackets]

@@ -166,7 +166,7 @@ class Dispatcher:
         """
         end_ns = arrival.stage.end_ns
         if self._stop.is_set() or (end_ns is not None and due_ns >= end_ns):
-            self._recorder.mark("conversations_cut")
+            self._recorder.mark("conversations_cut", int(call.attempt == 1))
             if arrival.stage.phase.closed:
                 self.part(arrival)
             return False
@@ -227,7 +227,11 @@ class Dispatcher:
         self._freed.set()
         if self._alarm is not None:
             self._alarm.ring()
-        self._recorder.mark("conversations_cut", len(self._later.clear()))
+        for arrival in self._later.clear():
+            if arrival.call.attempt > 1:  # its request has begun: it must end
+                self._drop(arrival.call, "stopped")
+            else:
+                self._recorder.mark("conversations_cut")
         for gate in self.gates.values():
             for arrival in gate.clear():
                 self._drop(arrival.call, "stopped")
@@ -320,7 +324,8 @@ class Dispatcher:
     def _come(self, arrival: Arrival) -> None:
         """A further request of an earlier arrival is due."""
         call = arrival.call
-        self._recorder.scheduled((call.model, call.workload, call.phase), call.intended_ns)
+        if call.attempt == 1:
+            self._recorder.scheduled((call.model, call.workload, call.phase), call.intended_ns)
         if arrival.stage.phase.closed:
             self._give(arrival)  # its place was kept
         else:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from gevent.event import Event
 
-from loadlib import guard, instrument, tokens
+from loadlib import guard, instrument
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
@@ -40,7 +40,6 @@ DRAIN_EVERY_S = 1.0
 # Full collections five times as seldom as by default: each walks through what 400 streams hold,
 # which takes 5 ms. Young ones, 0.1 ms each, find nearly all there is to find.
 GC_THRESHOLDS = (700, 10, 50)
-BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 
 Send = Callable[[str, dict[str, Any]], None]
@@ -93,6 +92,7 @@ class Worker:
         self.plan, self._shard = plan, shard
         self._spending = Spending(**session.budget_share(shard))
         self._breakers = Breakers()
+        self._backoff = scenario.backoff
         self._open_phases = frozenset(
             phase.title
             for phase in scenario.load
@@ -291,11 +291,12 @@ class Worker:
         if prompt is not None and prompt.name:
             call = replace(call, name=prompt.name)
         ticket = Ticket(call, arrival, prompt, hold=hold)
-        most_tokens = 0
+        most_usd, most_tokens = None, 0
         if prompt is not None:
-            most_tokens = prompt.max_tokens * guard.answers(prompt.extra_body)
-        cost = self._most_usd(call.model, prompt, most_tokens, written)
-        reserved = self._spending.reserve(cost, most_tokens)
+            most_tokens = guard.most_output(prompt)
+            if self._spending.max_usd is not None:  # counting a task's own words takes time
+                most_usd = guard.most_usd(self.session.models[call.model], prompt, written)
+        reserved = self._spending.reserve(most_usd, most_tokens)
         if isinstance(reserved, str):
             self._dropped(call, "budget")
             if arrival is not None and self.dispatcher is not None:
@@ -344,10 +345,14 @@ class Worker:
             return  # warm-up of code paths
         if ticket.arrival is not None and self.dispatcher is not None:
             then = self.next_turn(ticket.prompt, sample)
-            self.dispatcher.finish(ticket.arrival, goes_on=then is not None)
+            wait_ns = self._wait_ns(ticket.arrival, sample)
+            goes_on = then is not None or wait_ns is not None
+            self.dispatcher.finish(ticket.arrival, goes_on=goes_on)
             self._note_lag(ticket.arrival, sample)
             if then is not None:
                 self._follow(ticket.arrival, then, sample, answer)
+            elif wait_ns is not None and self._try_again(ticket.arrival, sample, wait_ns):
+                sample = msgspec.structs.replace(sample, retried=True)
         ticket.held = (sample, answer)
         if not ticket.hold or sample.outcome is Outcome.CANCELLED:
             self.commit(ticket)
@@ -368,8 +373,24 @@ class Worker:
         if following is None:
             return
         due_ns = sample.end_ns + following.wait_ns
-        call = replace(arrival.call, intended_ns=due_ns, turn=following.prompt.turn)
+        call = replace(arrival.call, intended_ns=due_ns, turn=following.prompt.turn, attempt=1)
         self.dispatcher.follow(arrival, call, self.client.prepare(following.prompt), due_ns)
+
+    def _wait_ns(self, arrival: Arrival, sample: Sample) -> int | None:
+        """How long to wait before the next attempt; None: this one is the last. What a task said
+        itself goes back to the task, which knows what to do about it."""
+        if self._backoff is None or arrival.prepared is None:
+            return None
+        return self._backoff.wait_ns(sample)
+
+    def _try_again(self, arrival: Arrival, sample: Sample, wait_ns: int) -> bool:
+        assert self.dispatcher is not None
+        assert arrival.prepared is not None
+        call, due_ns = arrival.call, sample.end_ns + wait_ns
+        if call.attempt == 1 and arrival.stage.phase.closed and sample.sent_ns is not None:
+            call = replace(call, intended_ns=sample.sent_ns)
+        again = replace(call, attempt=call.attempt + 1)
+        return self.dispatcher.follow(arrival, again, arrival.prepared, due_ns)
 
     def _finish_ticket(
         self, ticket: Ticket, sample: Sample, answer: Answer, failure: str | None = None
@@ -380,13 +401,15 @@ class Worker:
         if failure is not None:
             failure = redact(failure, self.client.secrets)
             sample = msgspec.structs.replace(sample, quality=False, flaw=Flaw.WRONG, error=failure)
-        if sample.sent_ns is not None and self._is_closed(sample.phase):
+        first = sample.sent_ns is not None and sample.attempt == 1
+        if first and self._is_closed(sample.phase):
             # Nothing but the answer before it said when: the intended start is the sending.
             sample = msgspec.structs.replace(sample, intended_ns=sample.sent_ns)
         if ticket.reserved is not None:
             self._spending.settle(ticket.reserved, sample)
         self._record(sample, answer)
-        tell(self._environment, ticket.call, sample, answer, failure)
+        if not sample.retried:
+            tell(self._environment, ticket.call, sample, answer, failure)
         reason = self._breakers.observe(sample)
         if reason is not None:
             self.abort(reason)
@@ -418,11 +441,14 @@ class Worker:
             self.recorder.mark("recorder_errors")
 
     def _dropped(self, call: Call, cause: str) -> None:
-        now_ns = time.monotonic_ns()
+        # A request that was sent before is not dropped because the run ends before it is again.
+        ended = call.attempt > 1 and cause != "ceiling"
         self.recorder.add(
             Sample(
                 index=call.index, phase=call.phase, model=call.model, workload=call.workload,
-                intended_ns=call.intended_ns, end_ns=now_ns, outcome=Outcome.DROPPED, cause=cause,
+                intended_ns=call.intended_ns, end_ns=time.monotonic_ns(), cause=cause,
+                outcome=Outcome.CANCELLED if ended else Outcome.DROPPED,
+                attempt=call.attempt, turn=call.turn,
             )
         )  # fmt: skip
 
@@ -431,16 +457,6 @@ class Worker:
         if not self._stopping.is_set():
             self._stopping.set()
             self._send("loadlib_abort", {"reason": reason})
-
-    def _most_usd(
-        self, model: str, prompt: Prompt | None, most_tokens: int, written: int
-    ) -> float | None:
-        if prompt is None or self._spending.max_usd is None:
-            return None
-        found, sent = self.session.models[model], prompt.tokens
-        if sent is None:  # a task's own words: counted only where money limits the run
-            sent = _most_sent(prompt, found.encoding, written)
-        return found.cost_usd(sent, most_tokens)
 
     def _tickets_in_flight(self) -> bool:
         return any(ticket.held is None for ticket in self._tickets.values())
@@ -465,15 +481,6 @@ class Worker:
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})
-
-
-def _most_sent(prompt: Prompt, encoding: str, written: int) -> int:
-    """The most prompt tokens of a task's own words: as counted, or by the length of the body."""
-    try:
-        counted = tokens.chat_tokens(prompt.messages, encoding)
-    except ValueError:  # images
-        counted, written = 0, written or len(msgspec.json.encode(prompt.messages))
-    return max(counted, -(-written // BYTES_PER_TOKEN))
 
 
 def deadlines(scenario: Scenario) -> Deadlines:
