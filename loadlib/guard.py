@@ -132,13 +132,13 @@ class Spending:
         self._reserved_tokens -= most_tokens
         # … and with the last one in flight its rounding errors go, too.
         self._reserved_usd = self._reserved_usd - most_usd if self._reserved else 0.0
-        if _costs_nothing(sample):
+        if costs_nothing(sample):
             return
         self.usd += most_usd if sample.cost_usd is None else sample.cost_usd
         self.output_tokens += most_tokens if sample.output_tokens is None else sample.output_tokens
 
 
-def _costs_nothing(sample: Sample) -> bool:
+def costs_nothing(sample: Sample) -> bool:
     """Never sent, or refused before anything was generated. A timeout may still be billed."""
     refused = (Outcome.THROTTLED, Outcome.REJECTED, Outcome.SERVER_ERROR)
     return sample.sent_ns is None or (sample.outcome in refused and sample.first_token_ns is None)

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from loadlib import binomial, slo
+from loadlib.guard import costs_nothing
 from loadlib.histogram import Histogram
 from loadlib.metrics import CATALOGUE, QUANTILES, SCALE, Metric
 from loadlib.quality import Flaw
@@ -182,6 +183,7 @@ class _Gathered:
     cached: int | None = None
     reasoning: int | None = None
     cost: float | None = None
+    uncosted: int = 0
     sources: set[str] = field(default_factory=set)
     quality: _Checked = field(default_factory=_Checked)
     variants: dict[str, _Checked] = field(default_factory=dict)
@@ -207,6 +209,8 @@ class _Gathered:
             self.sent_in_time += in_time and sample.attempt == 1
         if sample.cost_usd is not None:
             self.cost = (self.cost or 0.0) + sample.cost_usd
+        elif not costs_nothing(sample):
+            self.uncosted += 1
         self.quality.add(sample)
         if sample.variant is not None and sample.quality is not None:
             known = sample.variant in self.variants
@@ -411,9 +415,10 @@ def _goodput(arrivals: int, mine: _Gathered) -> Goodput:
 
 def _cost(sent: int, mine: _Gathered) -> Cost:
     if mine.cost is None:
-        return Cost()
+        return Cost(unknown=mine.uncosted)
     return Cost(
         total=mine.cost,
+        unknown=mine.uncosted,
         per_1k_requests=1000 * mine.cost / sent if sent else None,
         per_1k_good_requests=1000 * mine.cost / mine.good if mine.bounds and mine.good else None,
     )

@@ -100,6 +100,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
     total: float | None = None
     per_1k_requests: float | None = None
     per_1k_good_requests: float | None = None
+    unknown: int = 0  # attempts that may have cost something, nobody knows what: not in the total
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

@@ -156,8 +156,8 @@ def _health(summary: Summary, out: Console) -> None:
     if condition.overridden:
         line.append(" · --allow-unhealthy: the gates decided whatever it is", style="yellow")
     cost = view.spent(summary)
-    if cost is not None:
-        line.append(f" · {' '.join(cost)}")
+    if view.measured(summary):
+        line.append(f" · {' '.join(cost)}" if cost is not None else " · cost unknown")
     out.print(line, soft_wrap=True)
     for row in health.troubled(condition):
         sentence = Text(f"{row.icon} ", style=STYLES[row.status]).append(row.sentence, "default")

@@ -224,7 +224,9 @@ def spent(summary: Summary) -> tuple[str, str] | None:
         return None
     warm = any(cost and group.kind == "warmup" for cost, group in known)
     total = f.usd(sum(cost for cost, _ in known))
-    return total, "at list price, incl. warm-up" if warm else "at list price"
+    counted = "at list price, incl. warm-up" if warm else "at list price"
+    unknown = sum(group.cost_usd.unknown for group in summary.groups)
+    return total, f"{counted}, {f.count(unknown)} of unknown cost left out" if unknown else counted
 
 
 def _cost(summary: Summary) -> Tile:
