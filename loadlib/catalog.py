@@ -256,6 +256,11 @@ def names() -> tuple[str, ...]:
     return tuple(CATALOGUE)
 
 
+def described(name: str) -> dict[str, Any]:
+    """What is known of a model of the catalogue, JSON-able."""
+    return resolve(ModelSpec(name=name)).describe()
+
+
 def resolve(spec: ModelSpec, *, today: date | None = None) -> Model:
     """The model a scenario names. Raises `UsageError`, with the nearest name, if nobody knows it.
 

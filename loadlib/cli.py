@@ -258,6 +258,45 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     return ExitCode.PASS
 
 
+@cli.command()
+@click.argument("scenario", required=False)
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
+              help="Override any key: --set target=live.")  # fmt: skip
+@click.option("--model", "models", multiple=True, help="Only this model (repeatable).")
+@click.option("--base-url", help="OpenAI-compatible endpoint for all models.")
+@click.option("--list", "listing", is_flag=True, help="Print the catalogue; send nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def probe(*, scenario: str | None, listing: bool, as_json: bool, **given: Any) -> int:
+    """Send one small request per model and print what it tells."""
+    from loadlib import findings
+
+    if listing:
+        from loadlib import catalog
+
+        rows = {name: catalog.described(name) for name in catalog.names()}
+        _print(rows, findings.catalogue_lines(rows), as_json=as_json)
+        return ExitCode.PASS
+    if scenario is None and not given["models"]:
+        raise UsageError("nothing to probe: give a scenario file, or --model with --base-url")
+    from loadlib.probe import probe as probing
+
+    found = []
+    for one in probing(open_session(_choice(scenario, given))):
+        found.append(one)
+        if not as_json:
+            _print(None, [*findings.lines(one), ""], as_json=False)
+    if as_json:
+        _print(found, [], as_json=True)
+    return ExitCode.PASS if all(one.answered for one in found) else ExitCode.PREFLIGHT
+
+
+def _print(data: object, lines: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        _say(msgspec.json.format(msgspec.json.encode(data)).decode())
+    for line in () if as_json else lines:
+        _say(line)
+
+
 def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
     pairs = override_pairs(given.pop("overrides"))
     return Choice(file=scenario, overrides=pairs, **given)

@@ -20,7 +20,7 @@ import msgspec
 import openai
 
 from loadlib import limit_headers
-from loadlib.answer import Answer, decode
+from loadlib.answer import MESSAGE_CHARS, Answer, decode
 from loadlib.catalog import AZURE_DEPLOYMENTS, Model
 from loadlib.errors import PreflightError, UsageError
 from loadlib.guard import CAP_FIELDS, most_output, output_cap
@@ -49,6 +49,10 @@ from loadlib.transport import (
 )
 from loadlib.wire import Deadlines, Pool, Readings, Reel
 from loadlib.workloads.spec import OWN_BODY_KEYS
+
+__all__ = [
+    "Call", "Client", "Prepared", "Sdk", "current_tape",
+]  # fmt: skip
 
 Sdk = openai.OpenAI
 """For those who hand the SDK on; they need not import it."""
@@ -112,6 +116,7 @@ class Client:
         self.secrets = tuple(
             key for m in models.values() if (key := _key(m, environ)) != PLACEHOLDER_KEY
         )
+        self.listed: dict[str, tuple[str, ...] | None] = {}  # what `check` saw an endpoint serve
         self._pool = Pool(tls_context)
         self._words: dict[str, str] = {}  # as they came → as they may be kept
         self._posts: dict[tuple[str | None, ...], Post] = {}
@@ -155,7 +160,8 @@ class Client:
         transport = self._sdk_transport(model, limits) or TapeTransport(limits)
         try:
             with _sdk(model, _key(model, self._environ), transport) as sdk:
-                sdk.get("/models", cast_to=httpx2.Response)
+                response = sdk.get("/models", cast_to=httpx2.Response)
+                self.listed[model.name] = _ids(tape_of(response.request))
         except openai.APIStatusError as error:
             if error.status_code in (401, 403):
                 key = f" in {model.api_key_env}" if model.api_key_env else ""
@@ -344,6 +350,15 @@ class Client:
             if len(text) < WORD_CHARS and len(self._words) < WORDS:
                 self._words[text] = word
         return word or None
+
+
+def _ids(tape: Tape) -> tuple[str, ...] | None:
+    """The names in a list of models; None where it is none."""
+    try:
+        rows = msgspec.json.decode(tape.body)["data"]
+        return tuple(str(row["id"])[:MESSAGE_CHARS] for row in rows)
+    except (ValueError, TypeError, LookupError, RecursionError, zlib.error):
+        return None
 
 
 def _asked_to_wait_ms(tape: Tape) -> int | None:

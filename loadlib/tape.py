@@ -50,6 +50,7 @@ class Tape:
     conn_reused: bool | None = None
     resent: bool = False  # an idle connection closed under it: sent once more, on a new one
     status: int | None = None
+    http: str | None = None  # the version the server answered in
     headers: dict[str, str] = field(default_factory=dict)  # names in lower case
     arrived_ns: array[int] = field(default_factory=lambda: array("q"))
     pieces: list[bytes] = field(default_factory=list)

@@ -34,8 +34,8 @@ LAYERS: tuple[str, ...] = (
         "workloads guard session instrument outcome quirks ratelimits "
         "limits_planned"
     ),
-    "gates verdict expectations compare brevity conclude charts",
-    "swarm client transport wire simulator report calibrate",
+    "gates verdict expectations compare brevity conclude charts findings",
+    "swarm client transport wire simulator report calibrate probe",
     "cli",
     "__main__",
 )
@@ -50,6 +50,7 @@ ADAPTERS = {
     "report": set(),
     "calibrate": set(),  # starts the public command, and servers, as processes
     "swarm": {"client", "transport", "wire", "report"},
+    "probe": {"client", "wire", "swarm"},
 }
 
 # Who may import what lies outside; everything else is free for all.

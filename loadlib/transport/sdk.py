@@ -61,6 +61,8 @@ class SdkTransport(httpx2.BaseTransport):
         try:
             response = self._inner.handle_request(request)
             tape.status = response.status_code
+            version = response.extensions.get("http_version", b"")
+            tape.http = version.decode("latin-1").removeprefix("HTTP/") or None
             tape.headers = {name.lower(): value for name, value in response.headers.items()}
             first = FirstToken(tape.headers)
             self._read(response, tape, first, streams=streams(request))

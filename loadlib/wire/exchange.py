@@ -205,6 +205,7 @@ class Exchange:
         if self.complete:
             return
         self.tape.status = self._parser.get_status_code()
+        self.tape.http = self._parser.get_http_version()
         headers = self.tape.headers
         chunked = "chunked" in headers.get("transfer-encoding", "").lower()
         self._until_close = "content-length" not in headers and not chunked
