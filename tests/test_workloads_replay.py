@@ -19,13 +19,13 @@ from loadlib.schedule import S
 from loadlib.session import Choice, estimate_usd, open_session
 from loadlib.workloads import build, traces
 from loadlib.workloads.replay import ReplaySpec
+from loadlib.workloads.traces import lines
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 DAY = "2023-11-16 18:17:0"
 AZURE = HEADER + f"{DAY}3.9799600,4808,10\n{DAY}4.0319600,3180,8\n{DAY}4,7000,0\n"
 MOONCAKE = "".join(
-    json.dumps({"timestamp": at, "input_length": 10 * n, "output_length": n, "hash_ids": [1, 2]})
-    + "\n"
+    json.dumps({"timestamp": at, "input_length": 10 * n, "output_length": n}) + "\n"
     for n, at in enumerate((0, 0, 3000, 3000, 6000), 20)
 )
 
@@ -147,13 +147,13 @@ def test_broken_lines_can_be_left_out_and_are_counted(file, content, line, messa
 
 
 def test_files_that_end_the_patience(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(traces, "MAX_LINE_BYTES", 200)
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 200)
     with pytest.raises(DataError, match=r":2: a line of more than"):
         traces.load(file(HEADER + "x" * 300))
-    monkeypatch.setattr(traces, "MAX_REQUESTS", 2)
-    with pytest.raises(DataError, match=r":4: more than 2 requests: cut it"):
+    monkeypatch.setattr(lines, "MAX_LINES", 3)
+    with pytest.raises(DataError, match=r":4: more than 3 lines: cut it"):
         traces.load(file(AZURE))
-    monkeypatch.setattr(traces, "MAX_FILE_BYTES", 60)
+    monkeypatch.setattr(lines, "MAX_FILE_BYTES", 60)
     with pytest.raises(DataError, match="larger than"):
         traces.load(file(AZURE))
     with pytest.raises(DataError, match="gzip data is damaged"):
