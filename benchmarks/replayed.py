@@ -84,8 +84,10 @@ def totals(path: Path, seconds: float) -> Totals:
     return Totals(len(part), sum(row[1] for row in part), sum(row[2] for row in part))
 
 
-def replayed(path: Path, folder: Path, base_url: str, seconds: int, core: int | None) -> Replayed:
-    """`loadlib run` over the first `seconds` of the trace at its own speed."""
+def replayed(
+    path: Path, folder: Path, base_url: str, seconds: int, core: int | None, speed: int = 1
+) -> Replayed:
+    """`loadlib run` over the first `seconds` of the trace."""
     scenario = {
         "version": 1,
         "name": "replay-azure",
@@ -98,8 +100,8 @@ def replayed(path: Path, folder: Path, base_url: str, seconds: int, core: int | 
             }
         },
         "load": [
-            {"phase": "measure", "duration": f"{seconds}s", "arrival": "trace",
-             "max_in_flight": 400},
+            {"phase": "measure", "duration": f"{seconds / speed}s", "arrival": "trace",
+             "speed": speed, "max_in_flight": 400},
         ],
     }  # fmt: skip
     file = folder / "scenario.yaml"

@@ -110,6 +110,8 @@ class Stream:
 
     workload: str
     instants: Instants
+    lasts_ns: int
+    """From when on there is nothing more in the trace, or in its `window`."""
     _replay: Replay
     _rows: Indices
     _lap: int
@@ -143,15 +145,18 @@ class Stream:
         if phase.requests is not None and phase.requests > held:
             return f"asks for {phase.requests:,} requests, its trace has {held:,} that fit", ""
         if not sent:
-            first = "" if not held else f"; the first that fits comes after {self._at(0, phase)}"
+            first = ""
+            if held:
+                first = f"; the first that fits comes after {_time(self.instants[0] / phase.speed)}"
             return f"no request of the trace falls into it{first}", ""
-        if phase.duration_ns is not None and sent == held:
-            return "", f"its trace ends after {self._at(-1, phase)}, nothing arrives from then on"
+        if phase.duration_ns is not None and phase.duration_ns * phase.speed > self.lasts_ns:
+            end = _time(self.lasts_ns / phase.speed)
+            return "", f"its trace ends after {end}, nothing arrives from then on"
         return "", ""
 
-    def _at(self, index: int, phase: Timed) -> str:
-        whole = round(int(self.instants[index]) / phase.speed / 10**6) * 10**6
-        return format_duration(whole)
+
+def _time(ns: float) -> str:
+    return format_duration(round(ns / 10**6) * 10**6)
 
 
 class _Contents(Protocol):
@@ -185,9 +190,8 @@ class Replay:
         assert spec.data is not None, "checked where it was read"
         self.name = name
         with _at(name):
-            self._trace = _cut(
-                traces.load(spec.data, skip_invalid=spec.skip_invalid, only=spec.only), spec
-            )
+            whole = traces.load(spec.data, skip_invalid=spec.skip_invalid, only=spec.only)
+            self._trace, self._lasts_ns = _cut(whole, spec)
             self._contents = _contents(name, spec, seed, self._trace)
         self.invalid_skipped = self._trace.invalid
         self._kept: dict[tuple[int | None, str | None], Indices] = {}
@@ -237,7 +241,8 @@ class Replay:
         rows: Indices = np.arange(len(self._trace))
         for model in models:
             rows = np.intersect1d(rows, self._rows(model), assume_unique=True)
-        return Stream(self.name, self._trace.instants[rows], self, rows, lap)
+        instants = self._trace.instants[rows]
+        return Stream(self.name, instants, self._lasts_ns, self, rows, lap)
 
     def ordinal(self, model: Target, row: int, lap: int) -> int:
         """The ordinal of a request of the trace that fits `model`, in a lap of its own."""
@@ -270,20 +275,20 @@ def _contents(name: str, spec: ReplaySpec, seed: int, trace: Recorded) -> _Conte
     return Bodies(name, spec, trace, spec.output_tokens or DEFAULT_OUTPUT_TOKENS)
 
 
-def _cut(trace: Recorded, spec: ReplaySpec) -> Recorded:
-    """The part of a trace that `window` and `shard` leave."""
-    rows: Indices = np.arange(len(trace))
-    begin = 0
+def _cut(whole: Recorded, spec: ReplaySpec) -> tuple[Recorded, int]:
+    """The part of a trace that `window` and `shard` leave, and how long it lasts (ns)."""
+    rows: Indices = np.arange(len(whole))
+    begin, last = 0, int(whole.instants[-1])
+    lasts_ns = last
     if spec.window is not None:
-        if not trace.format.timed:
-            raise ScenarioError(f"window: {trace.format.name} files do not say when: leave it out")
+        if not whole.format.timed:
+            raise ScenarioError(f"window: {whole.format.name} files do not say when: leave it out")
         begin, end = spec.window
-        rows = rows[np.searchsorted(trace.instants, begin) : np.searchsorted(trace.instants, end)]
+        rows = rows[np.searchsorted(whole.instants, begin) : np.searchsorted(whole.instants, end)]
+        lasts_ns = min(end, last) - begin
     rows = rows[spec.part.index :: spec.part.count]
     if not len(rows):
-        setting = "shard" if spec.shard and spec.window is None else "window"
-        lasts = format_duration(round(int(trace.instants[-1]) / 10**6) * 10**6)
-        raise ScenarioError(
-            f"{setting}: nothing of the trace is left: it has {len(trace):,} requests in {lasts}"
-        )
-    return trace if len(rows) == len(trace) and not begin else trace.take(rows, from_ns=begin)
+        setting = "window" if spec.window else "shard"
+        held = f"it has {len(whole):,} requests in {_time(last)}"
+        raise ScenarioError(f"{setting}: nothing of the trace is left: {held}")
+    return whole.take(rows, from_ns=begin), lasts_ns

@@ -19,8 +19,7 @@ from loadlib.workloads.traces.row import Format, InvalidError, Row
 
 MAX_BLOCKS = 200_000_000  # of all requests: 0.8 GB of ids
 
-_WRAP = 2**64
-_FITS = range(-(2**63), 2**63)
+_HALF = 2**63
 _FLUSH = 2**20
 
 Lengths = NDArray[np.int32]
@@ -159,11 +158,10 @@ class Store:
         try:
             self._ids.extend(array(self._ids.typecode, ids))
         except OverflowError:
-            wide = [one if one in _FITS else one - _WRAP for one in ids]
-            if not all(one in _FITS for one in wide):
+            if not all(-_HALF <= one < 2 * _HALF for one in ids):
                 raise InvalidError("hash_ids: expected numbers of at most 64 bits") from None
             self._ids = array("q", self._ids)
-            self._ids.extend(array("q", wide))
+            self._ids.extend(one if one < _HALF else one - 2 * _HALF for one in ids)
 
 
 def _numbers(column: array[int]) -> NDArray[Any]:
