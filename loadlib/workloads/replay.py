@@ -32,14 +32,20 @@ from loadlib.workloads.written import Written
 _SHARD = re.compile(r"\s*([0-9]{1,6})\s*/\s*([0-9]{1,6})\s*")
 
 
-def _shard(text: str) -> str:
-    match = _SHARD.fullmatch(text)
+def _shard(value: object) -> str:
+    match = _SHARD.fullmatch(value) if isinstance(value, str) else None
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError("should be a part of the trace such as 1/4, up to 4/4")
     return f"{int(match[1])}/{int(match[2])}"
 
 
-def _window(value: tuple[int, int]) -> tuple[int, int]:
+def _pair(value: object) -> object:
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError("should be [from, to], such as [0s, 10m]")
+    return tuple(value)
+
+
+def _in_order(value: tuple[int, int]) -> tuple[int, int]:
     if value[0] >= value[1]:
         raise ValueError("should be [from, to], the later one second")
     return value
@@ -51,7 +57,7 @@ def _labels(value: object) -> object:
     return {name: (one,) if isinstance(one, str) else as_tuple(one) for name, one in value.items()}
 
 
-Window = Annotated[tuple[Instant, Instant], BeforeValidator(as_tuple), AfterValidator(_window)]
+Window = Annotated[tuple[Instant, Instant], BeforeValidator(_pair), AfterValidator(_in_order)]
 Labels = Annotated[
     dict[str, Annotated[tuple[str, ...], Field(min_length=1)]],
     BeforeValidator(_labels),
@@ -68,7 +74,7 @@ class ReplaySpec(DataSpec):
     window: Window | None = Field(
         None, description="[from, to]: only this part of the trace, such as [0s, 10m]"
     )
-    shard: Annotated[str, AfterValidator(_shard)] | None = Field(
+    shard: Annotated[str, BeforeValidator(_shard)] | None = Field(
         None, description="k/n: every n-th request from the k-th on, such as 1/4"
     )
     only: Labels | None = Field(
