@@ -8,7 +8,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workload_stand_ins import Model
+from workload_stand_ins import Model, says
 
 from loadlib import catalog, scenario, tokens
 from loadlib.errors import ScenarioError
@@ -180,10 +180,10 @@ def test_the_fact_is_there_once_and_the_question_comes_last():
         text = document(prompt)
         [code] = re.findall(r"vault code is (\d{4}-\d{4})", text)
         assert text.endswith("\n\n" + QUESTION)
-        assert prompt.check(f"{code}")
-        assert prompt.check(f"The code is **{code.replace('-', '–')}**.")
-        assert not prompt.check("The code is 0000-0001.")
-        assert not prompt.check("")
+        assert says(prompt, f"{code}")
+        assert says(prompt, f"The code is **{code.replace('-', '–')}**.")
+        assert not says(prompt, "The code is 0000-0001.")
+        assert not says(prompt, "")
 
 
 def test_check_false_leaves_the_answer_alone():
@@ -262,7 +262,7 @@ def test_a_length_that_fits_only_without_its_answer_is_cut():
         prompt = workload.prompt(model, n)
         assert (prompt.asked_tokens, prompt.cut_tokens, prompt.tokens) == (128_000, limit, limit)
         assert tokens.chat_tokens(prompt.messages, "o200k_base") + prompt.max_tokens == 128_000
-        assert prompt.check(prompt.check.code)
+        assert says(prompt, prompt.check.code)
     assert workload.skipped(model) == tuple(
         f"long: 128,000 prompt tokens cut to {limit} for gpt-4o-mini "
         f"(window 128,000 − {output} for the answer)"

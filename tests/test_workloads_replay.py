@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workload_stand_ins import Model
+from workload_stand_ins import Model, says
 
 from loadlib import scenario, tokens
 from loadlib.errors import DataError, ScenarioError, UsageError
@@ -90,14 +90,14 @@ def test_no_two_requests_start_alike(replay):
 
 
 def test_settings_of_every_kind_hold(replay):
-    workload = replay(MOONCAKE, check=True, extra_body={"temperature": 0})
+    workload = replay(MOONCAKE, extra_body={"temperature": 0})
     prompt = workload.prompt(Model(encoding=None, exact=False), 0)
     assert prompt.extra_body == {"temperature": 0}
     assert not prompt.exact, "an estimate says so"
     assert prompt.check is not None
-    assert prompt.check("yes")
-    assert not prompt.check(" \n")
-    assert replay(MOONCAKE).prompt(Model(), 0).check is None
+    assert says(prompt, "yes")
+    assert not says(prompt, " \n")
+    assert replay(MOONCAKE, check=False).prompt(Model(), 0).check is None
 
 
 # -- windows ---------------------------------------------------------------------------------------
@@ -227,10 +227,7 @@ def opened(tmp_path, *changes, content=MOONCAKE):
 
 def test_a_session_knows_what_its_trace_holds(tmp_path):
     session = opened(tmp_path)
-    counted = [
-        session.scenario.expected(phase, session.serves, session.traced)
-        for phase in session.scenario.load
-    ]
+    counted = [session.scenario.expected(phase, session.reach) for phase in session.scenario.load]
     assert [found["gpt-4", "prod"] for found in counted] == [4, 4]
     plan = session.plan([])
     assert [plan.rates(phase) for phase in session.scenario.load] == [
@@ -246,7 +243,7 @@ def test_a_session_knows_what_its_trace_holds(tmp_path):
 def test_per_total_deals_one_trace_out(tmp_path):
     session = opened(tmp_path, ("workloads:", "per: total\nworkloads:"))
     phase = session.scenario.load[0]
-    counted = session.scenario.expected(phase, session.serves, session.traced)
+    counted = session.scenario.expected(phase, session.reach)
     assert counted == {("gpt-4o-mini", "prod"): 2, ("gpt-4", "prod"): 2}
     assert session.plan([]).rates(phase) == {"gpt-4o-mini": 0.4, "gpt-4": 0.4}
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loadlib.prompt import Prompt
+from loadlib.quality import Said, judged
+
 
 @dataclass(frozen=True)
 class Model:
@@ -11,3 +14,8 @@ class Model:
     encoding: str | None = "o200k_base"
     exact: bool = True
     context_window: int | None = None
+
+
+def says(prompt: Prompt, text: str) -> bool:
+    """Whether the prompt's check is content with this answer."""
+    return judged(prompt.check, Said(text)).passed

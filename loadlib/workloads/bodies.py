@@ -14,11 +14,11 @@ import numpy as np
 
 from loadlib import tokens
 from loadlib.prompt import Prompt
+from loadlib.quality import not_empty
 from loadlib.workloads.spec import PromptSpec
 from loadlib.workloads.traces import Recorded
 from loadlib.workloads.traces.recorded import Indices, Lengths
 from loadlib.workloads.windows import Target, encoding_of
-from loadlib.workloads.written import not_empty
 
 DEFAULT_OUTPUT_TOKENS = 256
 

@@ -18,6 +18,7 @@ from pydantic import Field, model_validator
 from loadlib import tokens
 from loadlib.errors import ScenarioError
 from loadlib.prompt import Prompt
+from loadlib.quality import RIGHT, Judged, Said, wrong
 from loadlib.scenario_fields import Depths, broken
 from loadlib.workloads.filler import END, filler
 from loadlib.workloads.spec import SizedSpec
@@ -42,8 +43,8 @@ class HasCode:
 
     code: str
 
-    def __call__(self, answer: str) -> bool:  # noqa: D102
-        return self.code in answer.translate(_DASHES)
+    def __call__(self, said: Said) -> Judged:  # noqa: D102
+        return RIGHT if self.code in said.text.translate(_DASHES) else wrong()
 
 
 class LongContextSpec(SizedSpec):
@@ -74,6 +75,7 @@ class LongContext:
 
     kind = "long_context"
     size: int | None = None
+    requests_per_arrival = 1.0
     invalid_skipped = 0
 
     def __init__(self, name: str, spec: LongContextSpec, seed: int) -> None:
@@ -121,7 +123,7 @@ class LongContext:
             exact=exact,
             asked_tokens=fit.asked,
             cut_tokens=fit.cut,
-            check=None if self._spec.check is False else HasCode(code),
+            check=HasCode(code) if self._spec.check else None,
             extra_body=self._spec.extra_body,
         )
 

@@ -34,7 +34,7 @@ class PromptSpec(WorkloadSpec):
     """A workload whose prompts loadlib makes itself."""
 
     system: str | None = Field(None, description="system message in front of every prompt")
-    check: bool | None = Field(None, description="whether answers are checked; default: if known")
+    check: bool = Field(default=True, description="false: answers are not checked")
     extra_body: dict[str, Any] = Field({}, description="merged into the request body as it is")
 
     @field_validator("extra_body")

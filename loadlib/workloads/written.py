@@ -11,6 +11,7 @@ import numpy as np
 
 from loadlib import tokens
 from loadlib.prompt import Prompt
+from loadlib.quality import not_empty
 from loadlib.workloads.blocks import blocks
 from loadlib.workloads.filler import filler, words
 from loadlib.workloads.long_context import REFERENCE, digest
@@ -128,8 +129,3 @@ class Written:
         if rest < 0:
             return words(budget)
         return reference + filler(self._seed, encoding).exactly(rest, this >> 64) + TASK
-
-
-def not_empty(answer: str) -> bool:
-    """Whether there is anything in an answer."""
-    return bool(answer.strip())
