@@ -494,6 +494,7 @@ def test_bodies_that_a_window_does_not_hold(replay):
     sent = [workload.prompt(small, n) for n in range(2)]
     assert [prompt.max_tokens for prompt in sent] == [90, 5]
     assert sent[1].tokens is None, "nobody knows what an image takes"
+    assert workload.expected_tokens(small)[0] == sent[0].tokens, "taken to be like the others"
     assert workload.skipped(small) == (
         "prod: 1 of 3 requests skipped for m (its window is 200 tokens)",
     )

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from loadlib import tokens
+from loadlib.guard import answers
 from loadlib.prompt import Prompt
 from loadlib.quality import not_empty
 from loadlib.workloads.spec import PromptSpec
@@ -57,14 +58,16 @@ class Bodies:
         return []
 
     def expected_tokens(self, model: Target, rows: Indices) -> tuple[float, float]:
-        """Mean prompt tokens and mean output cap; of many requests every n-th is looked at."""
+        """Mean prompt tokens and mean output cap; of many requests every n-th is looked at, and
+        prompts that nobody can count are taken to be as long as the others."""
         encoding, _ = encoding_of(model)
-        prompts, answers = [], []
+        prompts, outputs = [], []
         for row in rows[:: -(-len(rows) // _LOOKED_AT)].tolist():
             body = self._body(row)
-            prompts.append(_count(body, encoding) or 0)
-            answers.append(int(self._caps[row]) * self._choices(body))
-        return sum(prompts) / len(prompts), sum(answers) / len(answers)
+            prompts.append(_count(body, encoding))
+            outputs.append(int(self._caps[row]) * self._choices(body))
+        known = [count for count in prompts if count is not None]
+        return sum(known) / len(known) if known else 0.0, sum(outputs) / len(outputs)
 
     def prompt(self, model: Target, row: int, lap: int, ordinal: int) -> Prompt:  # noqa: ARG002
         """Request `row` of the trace."""
@@ -79,7 +82,7 @@ class Bodies:
             max_tokens=int(self._caps[row]),
             tokens=count,
             exact=exact and known and count is not None,
-            asked_tokens=count,
+            asked_tokens=count if known else None,
             check=not_empty if self._spec.check else None,
             extra_body={**body, **self._spec.extra_body},
         )
@@ -90,8 +93,7 @@ class Bodies:
 
     def _choices(self, body: Mapping[str, Any]) -> int:
         """How many answers a body asks for; what the scenario asks for is counted elsewhere."""
-        n = body.get("n")
-        return n if isinstance(n, int) and n > 0 and "n" not in self._spec.extra_body else 1
+        return 1 if "n" in self._spec.extra_body else answers(body)
 
 
 def _count(body: Body, encoding: str) -> int | None:
