@@ -201,6 +201,7 @@ BROKEN = [
     ("\xff\n", 1, "not a known trace", "no text"),
     (AZURE + "x,1,1\n", 5, "TIMESTAMP: expected a time such as 2023-11-16", "no time"),
     (AZURE + "2023-02-30 00:00:00,1,1\n", 5, "no such day", "no such day"),
+    (AZURE + "9999-02-03 00:00:00,1,1\n", 5, "expected a year before 2262", "64 bits of ns"),
     (AZURE + f"{DAY}5,1\n", 5, "2 columns: expected 3 as in the header", "a cut line"),
     (AZURE + f"{DAY}5,-1,1\n", 5, "ContextTokens: expected a whole number of tokens", "negative"),
     (AZURE + f"{DAY}5,1.5,1\n", 5, "ContextTokens: expected a whole number", "a fraction"),

@@ -5,7 +5,16 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-from loadlib.workloads.traces.row import NS, Format, InvalidError, Reader, Row, Table, whole
+from loadlib.workloads.traces.row import (
+    NS,
+    Format,
+    InvalidError,
+    Reader,
+    Row,
+    Table,
+    instant_ns,
+    whole,
+)
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 
@@ -50,7 +59,8 @@ class _Clock:
             except (ValueError, OverflowError):
                 raise InvalidError(f"{COLUMNS[0]}: no such day or time of day") from None
             self._text = text
-        return self._seconds * NS + int((match[2] or b"0").ljust(9, b"0"))
+        whole_ns = instant_ns(self._seconds, NS, COLUMNS[0], "a year before 2262")
+        return whole_ns + int((match[2] or b"0").ljust(9, b"0"))
 
 
 AZURE = Format("Azure", f"the header {','.join(COLUMNS)}", _reader, header=True)
