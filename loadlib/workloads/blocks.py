@@ -17,7 +17,9 @@ from itertools import accumulate
 from loadlib import tokens
 from loadlib.workloads.filler import END, passage
 
-_HEAD = 12  # words that say which block it is: 50 to the 12th power
+_HEAD = 12  # words that say which block it is, two by two of 2¹¹ pairs: 66 bits
+_PAIRS = 2**11
+_SHIFTS = range(0, 11 * _HEAD // 2, 11)
 _RING = 8192
 _LETTERS = 3.0  # a word on average: with its space four bytes a token, as English usually has
 
@@ -27,8 +29,9 @@ class Blocks:
 
     def __init__(self, seed: int, size: int) -> None:
         self._size = size
-        self._words = single_tokens()
-        units = [f" {word}" for word in _ring(seed, self._words)]
+        words = single_tokens()
+        self._pairs = [f"{one} {other}" for one in words for other in words][:_PAIRS]
+        units = [f" {word}" for word in _ring(seed, words)]
         self._text = "".join(units) * 2
         self._places = [0, *accumulate(map(len, units * 2))]
         self._units = len(units)
@@ -52,15 +55,13 @@ class Blocks:
     def _block(self, number: int, size: int, kept: int) -> str:
         """The first `kept` tokens of a block of which the last `size` are there at all."""
         count = kept - (kept == size)
-        start = number >> 72  # bits that no word is chosen by
-        start %= self._units
-        words = []
-        for _ in range(min(count, _HEAD)):
-            number, which = divmod(number, len(self._words))
-            words.append(self._words[which])
-        more = count - len(words)
-        body = self._text[self._places[start] : self._places[start + more]]
-        return " ".join(words) + body + (END if kept == size else "")
+        pairs = self._pairs
+        head = " ".join([pairs[number >> shift & _PAIRS - 1] for shift in _SHIFTS])
+        if count < _HEAD:
+            head = " ".join(head.split(" ")[:count])
+        start = (number >> 72) % self._units  # bits that no word is chosen by
+        body = self._text[self._places[start] : self._places[start + max(0, count - _HEAD)]]
+        return head + body + (END if kept == size else "")
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,9 @@ own, so that no prefix cache helps, then paragraphs, then the wish to go on. Wit
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
+
 import numpy as np
 
 from loadlib import tokens
@@ -115,7 +118,8 @@ class Written:
     def _of_blocks(self, model: str, ids: list[int], lap: int, budget: int, bare: int) -> str:
         """The blocks where they stood in the whole prompt: in place of the first tokens of the
         first one are those before the text, in place of the last those after it."""
-        numbers = [digest(self._seed, self._name, model, lap, one) for one in ids]
+        number = _numbers(self._seed, self._name, model, lap)
+        numbers = [number(one) for one in ids]
         short = budget - (BLOCK_TOKENS * len(ids) - (bare - _AFTER_TEXT))
         if short > 0:  # a message of the least length, longer than what was recorded
             return words(budget)
@@ -129,3 +133,15 @@ class Written:
         if rest < 0:
             return words(budget)
         return reference + filler(self._seed, encoding).exactly(rest, this >> 64) + TASK
+
+
+def _numbers(*parts: object) -> Callable[[int], int]:
+    """128 bits for each id, which depend on nothing but it and `parts`."""
+    start = hashlib.blake2b(repr(parts).encode(), digest_size=16)
+
+    def number(one: int) -> int:
+        state = start.copy()
+        state.update(b"%d" % one)
+        return int.from_bytes(state.digest(), "big")
+
+    return number
