@@ -107,6 +107,25 @@ def test_the_catalogue_is_plausible():
     assert profile.default is not None
 
 
+def test_the_catalogue_has_limits_for_those_who_ask():
+    plain, limited = load("catalogue"), load("catalogue", limited=True)
+    for name, model in limited.models.items():
+        assert plain.of(name).limits == Limits()
+        assert None not in (model.limits.requests_per_minute, model.limits.tokens_per_minute)
+        assert model.speed == plain.of(name).speed
+    assert limited.default.limits == Limits()
+
+
+def test_optional_limits_stand_in_for_those_that_always_hold(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "default: {requests_per_minute: 9, tokens_per_minute: 1k,\n"
+        "          optional_limits: {requests_per_minute: 3}}\n"
+    )
+    assert load(str(path)).default.limits == Limits(9, 1000)
+    assert load(str(path), limited=True).default.limits == Limits(3, 1000)
+
+
 def test_instant_has_no_delays_and_no_limits():
     profile = load("instant")
     for model in (*profile.models.values(), profile.default):
@@ -169,6 +188,9 @@ BROKEN = {
     "default: {tokens_per_minute: 0}\n": "p.yaml:1: default.tokens_per_minute: should be",
     "default: {step_ms: 9, output_tok_s: 5}\n": "p.yaml:1: default: prefill_tok_s, output_tok_s",
     "default: {step_ms: 9, token_budget: 5}\n": "p.yaml:1: default: token_budget must be at least",
+    "default: {optional_limits: 5}\n": "p.yaml:1: default.optional_limits: should be a mapping",
+    "default: {optional_limits: {rpm: 5}}\n": "p.yaml:1: unknown key 'rpm'",
+    "default: {optional_limits: {tokens_per_minute: 0}}\n": "default.optional_limits.tokens_per_mi",
     "default: {kv_blocks: 5}\n": "p.yaml:1: default: kv_blocks hold 80 tokens: needs a context_w",
 }
 
@@ -230,6 +252,7 @@ def test_a_replica_slows_down_in_company(name):
         (["--host", "example.com"], "binds loopback only"),
         (["--profile", "instent"], "no profile 'instent': neither catalogue, instant, "),
         (["--profile", "/"], "no profile '/'"),
+        (["--profile", "instant", "--limits"], "--limits: no model of profile 'instant' has"),
         (["--require-key", "SIM_TEST_UNSET"], "'SIM_TEST_UNSET' is not set"),
     ],
 )

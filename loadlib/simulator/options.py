@@ -36,6 +36,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add("--port", type=int, default=0, help="0, the default, takes any free port")
     add("--host", default="127.0.0.1", help="a loopback address; any other is refused")
     add("--profile", default="catalogue", help=f"{', '.join(BUILT_IN)}, or a YAML file")
+    add("--limits", action="store_true", help="429 beyond the profile's optional rate limits")
     add("--seed", type=int, default=0, help="of texts, ids, variation and lots")
     add("--require-key", metavar="VAR", help="insist on the bearer token that VAR holds")
     add("--strict-models", action="store_true", help="404 for models the profile does not list")

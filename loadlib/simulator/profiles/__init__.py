@@ -51,11 +51,11 @@ class Profile:
         return self.default
 
 
-def load(profile: str) -> Profile:
-    """Read a built-in profile by name, or a YAML file.
+def load(profile: str, *, limited: bool = False) -> Profile:
+    """Read a built-in profile by name, or a YAML file; `limited`: with its optional limits.
 
-    Raises `UsageError` for a name that is neither and `ScenarioError` (with its line) for a file
-    that is wrong.
+    Raises `UsageError` for a name that is neither, or a profile that has no such limits, and
+    `ScenarioError` (with its line) for a file that is wrong.
     """
     path = _HERE / f"{profile}.yaml" if profile in BUILT_IN else Path(profile)
     try:
@@ -67,14 +67,19 @@ def load(profile: str) -> Profile:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read profile {profile!r}: {error}") from error
-    return _Reader(scenario_yaml.read(text, str(path))).profile(profile)
+    reader = _Reader(scenario_yaml.read(text, str(path)), limited)
+    made = reader.profile(profile)
+    if limited and not reader.found_limits:
+        raise UsageError(f"--limits: no model of profile {profile!r} has optional_limits")
+    return made
 
 
 class _Reader:
     """Turns a YAML document into a `Profile`, naming the line of what is wrong."""
 
-    def __init__(self, document: scenario_yaml.Document) -> None:
-        self._document = document
+    def __init__(self, document: scenario_yaml.Document, limited: bool) -> None:
+        self._document, self._limited = document, limited
+        self.found_limits = False
 
     def profile(self, name: str) -> Profile:
         fields = self._mapping(self._document.data, (), ("models", "default"))
@@ -89,11 +94,11 @@ class _Reader:
         )
 
     def _model(self, data: Any, path: scenario_yaml.Path) -> ModelProfile:
-        fields = self._mapping(data, path, (*_FIELDS, "encoding", "prefix_cache"))
-        values = {key: self._value(fields[key], (*path, key)) for key in fields}
+        fields = self._mapping(data, path, (*_FIELDS, "encoding", "prefix_cache", _OPTIONAL))
+        values = {k: self._value(v, (*path, k)) for k, v in fields.items() if k != _OPTIONAL}
+        limits = _take(values, _LIMITS) | self._optional_limits(fields, (*path, _OPTIONAL))
         delay_ns = round(values.pop("first_token_delay_ms", 0) * 1e6)
         speed = _take(values, _SPEED)
-        limits = Limits(**_take(values, _LIMITS))
         step = {
             name: values.pop(key) * ns for key, (name, ns) in _STEP_COSTS.items() if key in values
         }
@@ -101,13 +106,22 @@ class _Reader:
         try:
             model = ModelProfile(
                 speed=Speed(first_token_delay_ns=delay_ns, step=_step(step), **speed),
-                limits=limits,
+                limits=Limits(**limits),
                 **values,
             )
         except ValueError as error:
             raise self._wrong(str(error), path) from None
         self._check_window(model, path)
         return model
+
+    def _optional_limits(
+        self, model: Mapping[str, Any], path: scenario_yaml.Path
+    ) -> dict[str, Any]:
+        """Those that hold when they are asked for; checked even when they are not."""
+        fields = self._mapping(model.get(_OPTIONAL), path, _LIMITS)
+        values = {key: self._value(value, (*path, key)) for key, value in fields.items()}
+        self.found_limits |= bool(values)
+        return values if self._limited else {}
 
     def _check_window(self, model: ModelProfile, path: scenario_yaml.Path) -> None:
         step = model.speed.step
@@ -203,3 +217,4 @@ _STEP_COSTS = {
 }
 _STEP_LIMITS = ("token_budget", "kv_blocks", "block_tokens", "prefix_cache")
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
+_OPTIONAL = "optional_limits"  # a mapping of such limits
