@@ -170,6 +170,15 @@ BROKEN = {
     "models:\n  a:\n    prefil_tok_s: 3\n": "p.yaml:3: unknown key 'prefil_tok_s' (did you mean",
     "models: {a: {output_tok_s: 0}}\n": "p.yaml:1: models.a.output_tok_s: should be greater than 0",
     "models: {a: {output_tok_s: -4}}\n": "p.yaml:1: models.a.output_tok_s: should be greater",
+    "models: {a: {output_tok_s: 1e-300}}\n": "models.a.output_tok_s: should be at least 0.001",
+    "default: {step_ms: 1e300}\n": "p.yaml:1: default.step_ms: should be at most 86,400,000",
+    "default: {block_tokens: 1000000000}\n": "p.yaml:1: default.block_tokens: should be at most",
+    "default: {variation: 1000}\n": "p.yaml:1: default.variation: should be at most 3",
+    "default:\n  max_running: 1"
+    + "0" * 400
+    + "\n": "p.yaml:2: default.max_running: should be at m",
+    "models:\n  3: {}\n": "p.yaml:2: the name of a model is a text, not 3: write it in quotes",
+    "models: {'': {}}\n": "p.yaml:1: the name of a model is a text, not ''",
     "models: {a: {output_tok_s: fast}}\n": "p.yaml:1: models.a.output_tok_s: 'fast' is not a num",
     "models: {a: {output_tok_s: .nan}}\n": "p.yaml:1: models.a.output_tok_s: ",
     "default:\n  max_running: 0\n": "p.yaml:2: default.max_running: should be at least 1",

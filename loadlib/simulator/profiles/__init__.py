@@ -84,6 +84,10 @@ class _Reader:
     def profile(self, name: str) -> Profile:
         fields = self._mapping(self._document.data, (), ("models", "default"))
         models = self._mapping(fields.get("models"), ("models",), None)
+        for key in models:
+            if not isinstance(key, str) or not key.strip():
+                message = f"the name of a model is a text, not {key!r}: write it in quotes"
+                raise self._document.error(message, ("models", key))
         default = None
         if "default" in fields:
             default = self._model(fields["default"], ("default",))
@@ -142,11 +146,14 @@ class _Reader:
             if value not in _ENCODINGS:
                 raise self._wrong(f"{value!r} is not {' or '.join(_ENCODINGS)}", path)
             return value
-        whole, low = _FIELDS[key]
+        whole, low, high = _FIELDS[key]
         number = self._number(value, path)
-        if number < low or (number == low and not whole and key in _SPEED):
-            bound = "greater than" if not whole and key in _SPEED else "at least"
-            raise self._wrong(f"should be {bound} {low}, not {value}", path)
+        if key in _RATES and number <= 0:
+            raise self._wrong(f"should be greater than 0, not {value}", path)
+        if number < low:
+            raise self._wrong(f"should be at least {low:g}, not {value}", path)
+        if number > high:
+            raise self._wrong(f"should be at most {high:,.0f}", path)
         if whole and number != int(number):
             raise self._wrong(f"should be a whole number, not {value}", path)
         return int(number) if whole else number
@@ -188,25 +195,27 @@ def _take(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: values.pop(key) for key in keys if key in values}
 
 
-# key → (whole number?, lowest value); the rates, which must be above it, are not whole.
-_FIELDS: dict[str, tuple[bool, int]] = {
-    "first_token_delay_ms": (False, 0),
-    "prefill_tok_s": (False, 0),
-    "prefill_lanes": (True, 1),
-    "output_tok_s": (False, 0),
-    "max_running": (True, 1),
-    "step_ms": (False, 0),
-    "step_us_per_prefill_token": (False, 0),
-    "step_us_per_sequence": (False, 0),
-    "step_ns_per_context_token": (False, 0),
-    "token_budget": (True, 1),
-    "kv_blocks": (True, 1),
-    "block_tokens": (True, 1),
-    "requests_per_minute": (True, 1),
-    "tokens_per_minute": (True, 1),
-    "variation": (False, 0),
-    "context_window": (True, 2),
+_DAY_MS = 86_400_000
+# key → (whole number?, lowest, highest value): generous, and nothing overflows or fills the memory.
+_FIELDS: dict[str, tuple[bool, float, float]] = {
+    "first_token_delay_ms": (False, 0, _DAY_MS),
+    "prefill_tok_s": (False, 0.001, 1e12),
+    "prefill_lanes": (True, 1, 1e5),
+    "output_tok_s": (False, 0.001, 1e12),
+    "max_running": (True, 1, 1e9),
+    "step_ms": (False, 0, _DAY_MS),
+    "step_us_per_prefill_token": (False, 0, 1e9),
+    "step_us_per_sequence": (False, 0, 1e9),
+    "step_ns_per_context_token": (False, 0, 1e12),
+    "token_budget": (True, 1, 1e9),
+    "kv_blocks": (True, 1, 1e9),
+    "block_tokens": (True, 1, 65536),
+    "requests_per_minute": (True, 1, 1e12),
+    "tokens_per_minute": (True, 1, 1e12),
+    "variation": (False, 0, 3),
+    "context_window": (True, 2, 1e9),
 }
+_RATES = ("prefill_tok_s", "output_tok_s")
 _SPEED = ("prefill_tok_s", "prefill_lanes", "output_tok_s", "max_running")
 # key → the engine's name for it, and how many ns its unit has
 _STEP_COSTS = {
