@@ -85,9 +85,8 @@ class _Reader:
         fields = self._mapping(self._document.data, (), ("models", "default"))
         models = self._mapping(fields.get("models"), ("models",), None)
         for key in models:
-            if not isinstance(key, str) or not key.strip():
-                message = f"the name of a model is a text, not {key!r}: write it in quotes"
-                raise self._document.error(message, ("models", key))
+            if not key.strip():
+                raise self._document.error("the name of a model is empty", ("models", key))
         default = None
         if "default" in fields:
             default = self._model(fields["default"], ("default",))
