@@ -16,6 +16,7 @@ import msgspec
 import numpy as np
 
 from loadlib.metrics import Instants
+from loadlib.quality import Said
 from loadlib.sse import Event, EventDecoder, EventTooLongError, plain_stream
 from loadlib.tape import Tape, inflater
 
@@ -100,6 +101,16 @@ class Answer:
     def tool_calls(self) -> dict[int, list[str]]:
         """Index → [name, arguments as JSON text]."""
         return {n: ["".join(name), "".join(args)] for n, (name, args) in self.calls.items()}
+
+    @property
+    def said(self) -> Said:
+        """What a check may look at."""
+        return Said(
+            text=self.text,
+            calls=tuple((name, args) for name, args in self.tool_calls.values()),
+            refusal="".join(self.parts.get("refusal", ())),
+            finish_reason=self.finish_reason,
+        )
 
     @property
     def generated(self) -> str:

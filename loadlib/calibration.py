@@ -19,6 +19,7 @@ from loadlib import __version__, provenance
 from loadlib.folder import encode_json, write_atomically
 from loadlib.scenario import Phase, Scenario
 from loadlib.summary import CheckStatus
+from loadlib.workloads import SizedSpec
 
 SCHEMA_VERSION = 1
 FILE = "calibration.json"
@@ -212,7 +213,7 @@ def _mean_tokens(scenario: Scenario, mix: dict[tuple[str, str], float]) -> float
     total = 0.0
     for (_, workload), weight in mix.items():
         spec = scenario.workloads[workload]
-        if spec.kind not in ("custom", "replay"):
+        if isinstance(spec, SizedSpec):
             total += weight * sum(spec.output_tokens) / len(spec.output_tokens)
     return total / sum(mix.values())
 

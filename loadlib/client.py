@@ -6,12 +6,13 @@ Differences between providers live in `QUIRKS` and nowhere else.
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
@@ -22,11 +23,11 @@ from loadlib.answer import Answer, decode
 from loadlib.catalog import Model
 from loadlib.errors import PreflightError, UsageError
 from loadlib.guard import CAP_FIELDS, output_cap
-from loadlib.outcome import Counts, Problem, checked, is_good, outcome_of, usage_of
+from loadlib.outcome import Counts, Problem, is_good, outcome_of, usage_of
 from loadlib.prompt import Prompt
+from loadlib.quality import Said, judged
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
-from loadlib.scenario_spec import OWN_BODY_KEYS
 from loadlib.tape import Fault, Tape
 from loadlib.transport import (
     CHAT,
@@ -44,6 +45,7 @@ from loadlib.transport import (
     with_body,
 )
 from loadlib.wire import Deadlines, Pool, Readings, Reel
+from loadlib.workloads.spec import OWN_BODY_KEYS
 
 Sdk = openai.OpenAI
 """For those who hand the SDK on; they need not import it."""
@@ -76,6 +78,7 @@ class Prepared:
     prompt: Prompt
     body: bytes
     sha: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +91,11 @@ class Call:
     workload: str
     intended_ns: int
     attempt: int = 1
+    turn: int = 1
     name: str | None = None
 
 
-Post = Callable[[bytes], tuple[Tape, Problem | None]]
+Post = Callable[[bytes, Mapping[str, str]], tuple[Tape, Problem | None]]
 Deliver = Callable[[Call, Sample, Answer], None]
 Begin = Callable[[Prepared | None], Call]  # with what own code is about to send, if a chat
 
@@ -109,11 +113,13 @@ class Client:
         deliver: Deliver,
         *,
         mode: str = "tape",
+        simulated: bool = False,
         environ: Mapping[str, str] = os.environ,
         pause: Callable[[], object] | None = None,
     ) -> None:
         self.models, self._deadlines, self._deliver = models, deadlines, deliver
         self._mode, self._environ, self._pause = mode, environ, pause
+        self._simulated = simulated  # the target is our simulator: it may be told what is right
         self.secrets = tuple(
             key for m in models.values() if (key := _key(m, environ)) != PLACEHOLDER_KEY
         )
@@ -195,7 +201,10 @@ class Client:
                 **prompt.extra_body,
             }
         )
-        return _prepared(prompt, body)
+        headers = dict(prompt.headers)
+        if self._simulated and prompt.right is not None:
+            headers["X-Simulate-Answer"] = _wish(prompt.right)
+        return _prepared(prompt, body, headers)
 
     # -- during the run ------------------------------------------------------------------------
 
@@ -205,7 +214,7 @@ class Client:
         problem: Problem | None = None
         tape = begin_tape()
         try:
-            tape, problem = post(prepared.body)
+            tape, problem = post(prepared.body, prepared.headers)
         except BaseException:
             # The greenlet was killed: what is on the tape so far still counts, as cancelled.
             tape = current_tape()
@@ -296,9 +305,10 @@ class Client:
         model = self.models[call.model]
         usage = usage_of(answer, prompt, model) if chat else Counts(None, None, None, None)
         events = answer.event_ns
-        quality = None
+        judgement = None
         if prompt and prompt.check and outcome is Outcome.OK:
-            quality, message = checked(prompt.check, answer.text)
+            judgement = judged(prompt.check, answer.said)
+            message = judgement.note
         end_ns = tape.end_ns or tape.sent_ns or call.intended_ns
         if outcome is Outcome.OK and tape.fault is not None:
             end_ns = tape.arrived_ns[-1]  # nothing was awaited after [DONE]
@@ -320,7 +330,10 @@ class Client:
             prompt_bytes=len(prepared.body) if prepared else None,
             asked_tokens=prompt.asked_tokens if prompt else None,
             cut_tokens=prompt.cut_tokens if prompt else None,
-            quality=quality,
+            turn=call.turn, variant=prompt.variant if prompt else None,
+            quality=judgement.passed if judgement else None,
+            flaw=judgement.flaw if judgement else None,
+            score=judgement.score if judgement else None,
             cost_usd=model.cost_usd(usage.input, usage.output, usage.cached),
             input_tokens=usage.input, output_tokens=usage.output, cached_tokens=usage.cached,
             reasoning_tokens=answer.reasoning_tokens, tokens_source=usage.source,
@@ -344,8 +357,15 @@ def _cap_field(model: Model, wire: str) -> str:
     return quirk.cap_field if quirk is not None and quirk.models.match(wire) else "max_tokens"
 
 
-def _prepared(prompt: Prompt, body: bytes) -> Prepared:
-    return Prepared(prompt, body, hashlib.sha256(body).hexdigest()[:16])
+def _prepared(prompt: Prompt, body: bytes, headers: Mapping[str, str] | None = None) -> Prepared:
+    return Prepared(prompt, body, hashlib.sha256(body).hexdigest()[:16], headers or {})
+
+
+def _wish(right: Said) -> str:
+    """An answer as the simulator takes it in a header."""
+    calls = [{"name": name, "arguments": arguments} for name, arguments in right.calls]
+    wish: dict[str, Any] = {"tool_calls": calls} if calls else {"content": right.text}
+    return base64.b64encode(msgspec.json.encode(wish)).decode()
 
 
 def _capped(request: httpx2.Request, model: Model) -> tuple[httpx2.Request, Prepared | None]:
@@ -392,9 +412,12 @@ def _sdk(
     return kind(api_key=key, base_url=model.base_url, max_retries=0, http_client=http)
 
 
-def _post(sdk: openai.OpenAI, body: bytes) -> tuple[Tape, Problem | None]:
+def _post(
+    sdk: openai.OpenAI, body: bytes, headers: Mapping[str, str]
+) -> tuple[Tape, Problem | None]:
     try:
-        response = sdk.post(CHAT, content=body, cast_to=httpx2.Response)
+        options: Any = {"headers": headers}
+        response = sdk.post(CHAT, content=body, cast_to=httpx2.Response, options=options)
     except openai.APIStatusError as error:
         return tape_of(error.response.request), error
     except openai.APIConnectionError as error:

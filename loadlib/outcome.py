@@ -15,7 +15,7 @@ import msgspec
 from loadlib import tokens
 from loadlib.answer import MESSAGE_CHARS, Answer
 from loadlib.catalog import Model
-from loadlib.prompt import Check, Prompt
+from loadlib.prompt import Prompt
 from loadlib.sample import Outcome
 from loadlib.tape import Fault, Tape
 
@@ -137,11 +137,3 @@ def _quietly(count: Callable[[], int]) -> int | None:
         return count()
     except ValueError:
         return None
-
-
-def checked(check: Check, text: str) -> tuple[bool, str | None]:
-    """What a check says of an answer; one that raises has not been satisfied."""
-    try:
-        return bool(check(text)), None
-    except Exception as error:  # noqa: BLE001 - it may be a user's own; the sample must not be lost
-        return False, f"the check raised {type(error).__name__}: {error}"

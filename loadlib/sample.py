@@ -78,7 +78,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None  # the server's
     prompt_sha: str | None = None  # first 16 hex digits of the SHA-256 of the request body
     prompt_bytes: int | None = None
+    turn: int = 1  # of a conversation; later turns have the index of the first
+    variant: str | None = None  # which sort of the workload's prompts
     quality: bool | None = None  # the workload's checker; None where nothing was checked
+    flaw: str | None = None  # why not: refused | empty | truncated | invalid | wrong
+    score: float | None = None  # the share of the answer's parts that are right, 0…1
     cost_usd: float | None = None
 
     def shifted(self, offset_ns: int) -> Sample:

@@ -26,10 +26,11 @@ from loadlib.scenario_spec import (
     Group,
     ModelSpec,
     Price,
+    Reach,
     Scenario,
     Timeouts,
-    WorkloadSpec,
 )
+from loadlib.workloads import SPECS, WorkloadSpec
 
 __all__ = [
     "Budget",
@@ -38,6 +39,7 @@ __all__ = [
     "ModelSpec",
     "Phase",
     "Price",
+    "Reach",
     "Scenario",
     "Timeouts",
     "WorkloadSpec",
@@ -129,13 +131,18 @@ def _first(document: yaml.Document, error: ValidationError) -> ScenarioError:
 
 def _explained(data: Any, detail: ErrorDetails) -> tuple[str, yaml.Path]:
     """One sentence for a pydantic error, and where it stands."""
-    path: yaml.Path = tuple(detail["loc"])
+    path = _place(tuple(detail["loc"]))
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "scenario":
         path = (*path, *context["path"])
         return _at(data, path, context["message"]), path
     if kind == "extra_forbidden":
-        return _unknown_key(path), path
+        return _unknown_key(data, path), path
+    if kind == "union_tag_not_found":
+        return f"{_dotted((*path, 'kind'))} is missing", path
+    if kind == "union_tag_invalid":
+        path = (*path, "kind")
+        return _not_one_of(path, context["tag"], context["expected_tags"]), path
     if kind == "missing":
         return f"{_dotted(path)} is missing", path[:-1]
     if kind == "literal_error":
@@ -145,6 +152,12 @@ def _explained(data: Any, detail: ErrorDetails) -> tuple[str, yaml.Path]:
     template = _SHOULD.get(kind)
     text = template.format(**context) if template else redact(detail["msg"])
     return _at(data, path, text), path
+
+
+def _place(loc: yaml.Path) -> yaml.Path:
+    """Where an error stands in the file: pydantic names the kind of a workload as a step, too."""
+    tagged = len(loc) > 2 and loc[0] == "workloads" and loc[2] in SPECS
+    return (*loc[:2], *loc[3:]) if tagged else loc
 
 
 _SHOULD: dict[str, str] = {
@@ -191,11 +204,13 @@ _BELOW: dict[str, tuple[int, type[Spec]]] = {
 """Top-level key → (steps to a mapping below it, what that mapping is)."""
 
 
-def _unknown_key(path: yaml.Path) -> str:
+def _unknown_key(data: Any, path: yaml.Path) -> str:
     """Not supported yet, misspelt, or in the wrong place: say which."""
-    key, spec = str(path[-1]), _owner(path[:-1])
-    if key in NOT_YET.get(spec.__name__, ()):
+    key, spec = str(path[-1]), _owner(data, path[:-1])
+    if any(key in NOT_YET.get(one.__name__, ()) for one in spec.__mro__):
         return f"{_dotted(path)} is not supported yet"
+    if issubclass(spec, WorkloadSpec) and (reason := _of_other_kinds(key, spec)):
+        return f"{_dotted(path)}: {key} {reason}"
     homes: dict[str, type[Spec]] = {name: below for name, (_, below) in _BELOW.items()}
     home = next((name for name, other in homes.items() if key in _keys(other)), None)
     if key in _keys(Scenario):
@@ -205,14 +220,25 @@ def _unknown_key(path: yaml.Path) -> str:
     return f"unknown key {redact(key, limit=80)!r}{_inside(path)}{guess}"
 
 
+def _of_other_kinds(key: str, spec: type[WorkloadSpec]) -> str:
+    """Why a workload of this kind has no such key where others have one; else empty."""
+    if key in spec.INSTEAD:
+        return spec.INSTEAD[key]
+    kinds = [kind for kind, other in SPECS.items() if key in _keys(other)]
+    this = next((kind for kind, other in SPECS.items() if other is spec), "this")
+    return f"belongs to kind: {' or '.join(kinds)}, not {this}" if kinds else ""
+
+
 def _inside(path: yaml.Path) -> str:
     return f" in {_dotted(path[:-1])}" if path[:-1] else ""
 
 
-def _owner(path: yaml.Path) -> type[Spec]:
+def _owner(data: Any, path: yaml.Path) -> type[Spec]:
     if not path:
         return Scenario
     depth, spec = _BELOW[str(path[0])]
+    if path[0] == "workloads":
+        return SPECS[data["workloads"][path[1]]["kind"]]
     return spec if len(path) <= depth else Price
 
 

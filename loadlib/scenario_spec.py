@@ -8,6 +8,7 @@ Field names inside carry units (`duration_ns`); the keys people write are their 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -24,26 +25,22 @@ from pydantic_core import CoreSchema
 from loadlib.errors import UsageError, nearest
 from loadlib.scenario_fields import (
     Count,
-    Counts,
-    Depths,
     EnvName,
     Name,
-    Names,
     Seconds,
     Spec,
     Url,
     Usd,
-    Weight,
     as_tuple,
     broken,
 )
 from loadlib.scenario_phase import Phase
 from loadlib.schedule import expected_requests
 from loadlib.slo import Objective, parse, undecidable
+from loadlib.workloads import AnySpec
 
 NOT_YET: dict[str, frozenset[str]] = {
     "ModelSpec": frozenset({"limits"}),
-    "WorkloadSpec": frozenset({"history", "think_time"}),
 }
 """Keys of the design that nothing acts on yet, by the class they belong to."""
 
@@ -80,80 +77,6 @@ class ModelSpec(Spec):
     ) -> dict[str, Any]:
         schema = handler.resolve_ref_schema(handler(core))
         return {"anyOf": [{"type": "string", "description": "a catalogue name"}, schema]}
-
-
-class WorkloadSpec(Spec):
-    """What to send, and in which proportion."""
-
-    kind: Literal["chat", "long_context", "replay", "custom"] = Field(
-        description="custom: a user class of this name in the locustfile says what to send"
-    )
-    weight: Weight = Field(1, description="share of the requests, relative to the others")
-    models: Names | None = Field(None, description="only these models; default: all")
-    data: str | None = Field(
-        None,
-        min_length=1,
-        description="conversations (chat) or a trace (replay); relative to the scenario file",
-    )
-    prompt_tokens: Counts | None = Field(
-        None, description="whole prompt as billed: a number, or a list to go round"
-    )
-    output_tokens: Counts = Field((128,), description="cap: a number, or a list to go round")
-    turns: Count | None = Field(None, description="at most so many turns of a conversation")
-    system: str | None = Field(None, description="system message in front of every prompt")
-    check: bool | None = Field(None, description="whether answers are checked; default: if known")
-    extra_body: dict[str, Any] = Field({}, description="merged into the request body as it is")
-    skip_invalid: bool = Field(default=False, description="skip broken lines of the data file")
-    depth: Depths | None = Field(
-        None, description="where the fact is planted, 0 (start) to 1 (end); default: spread"
-    )
-    prefix: Literal["unique", "shared"] = Field(
-        "unique", description="shared: all documents of a length begin alike (prefix caches help)"
-    )
-
-    @field_validator("extra_body")
-    @classmethod
-    def _ours(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key in sorted(OWN_BODY_KEYS.keys() & value.keys()):
-            raise ValueError(f"{key} is set by loadlib itself ({OWN_BODY_KEYS[key]})")
-        return value
-
-    @model_validator(mode="after")
-    def _fitting(self) -> WorkloadSpec:
-        for key in sorted(self.model_fields_set):
-            kinds = ONLY_FOR.get(key)
-            if kinds is None or self.kind in kinds or getattr(self, key) is None:
-                continue
-            if key in _LENGTHS and self.kind == "replay":
-                raise broken(f"{key} comes from the trace: leave it out", key)
-            raise broken(f"{key} belongs to kind: {' or '.join(kinds)}, not {self.kind}", key)
-        if self.kind == "long_context" and self.prompt_tokens is None:
-            raise broken("long_context needs prompt_tokens, such as [8k, 32k, 128k]")
-        if self.kind == "replay" and self.data is None:
-            raise broken("replay needs data: the trace file, such as data: trace.csv")
-        return self
-
-
-OWN_BODY_KEYS = {
-    "model": "models",
-    "messages": "the workload",
-    "stream": "always true",
-    "stream_options": "usage is always asked for",
-    "max_tokens": "output_tokens",
-    "max_completion_tokens": "output_tokens",
-}
-
-_LENGTHS = ("prompt_tokens", "output_tokens")
-
-ONLY_FOR: dict[str, tuple[str, ...]] = {
-    "data": ("chat", "replay"),
-    "turns": ("chat",),
-    "skip_invalid": ("chat", "replay"),
-    "depth": ("long_context",),
-    "prefix": ("long_context",),
-    **dict.fromkeys(_LENGTHS, ("chat", "long_context", "custom")),
-}
-"""Workload keys that not every kind acts on."""
 
 
 class Budget(Spec):
@@ -199,6 +122,18 @@ Group = tuple[str, str]
 """(model, workload)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What of a plan only its workloads know."""
+
+    serves: Callable[[str, str], bool] = lambda _model, _workload: True
+    """Whether requests of a workload reach a model."""
+    traced: Callable[[Phase, Iterable[Group]], float | None] = lambda _phase, _groups: None
+    """How many arrivals of the trace fall into a phase, for one schedule."""
+    turns: Callable[[str], float] = lambda _workload: 1.0
+    """Mean number of requests that an arrival of a workload brings."""
+
+
 class Scenario(Spec):
     """Everything a run needs to know. Equal scenarios make equal runs."""
 
@@ -211,7 +146,9 @@ class Scenario(Spec):
     per: Literal["model", "total"] = Field(
         "model", description="whether rate, users and requests hold per model or for all together"
     )
-    workloads: Annotated[dict[Name, WorkloadSpec], Field(min_length=1)]
+    workloads: Annotated[
+        dict[Name, Annotated[AnySpec, Field(discriminator="kind")]], Field(min_length=1)
+    ]
     load: Annotated[tuple[Phase, ...], BeforeValidator(as_tuple), Field(min_length=1)]
     order: Literal["auto", "interleaved", "sequential"] = "auto"
     slo: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = ()
@@ -322,23 +259,16 @@ class Scenario(Spec):
                 mixes.setdefault(key, {})[model, workload] = self.workloads[workload].weight
         return mixes
 
-    def expected(
-        self,
-        phase: Phase,
-        serves: Callable[[str, str], bool] = lambda _model, _workload: True,
-        traced: Callable[[Phase, Iterable[Group]], float | None] = lambda _phase, _groups: None,
-    ) -> dict[Group, float | None]:
-        """Requests the phase plans per group; None where the server's speed decides.
-
-        `traced` knows how many arrivals of the trace fall into a phase, for one schedule.
-        """
+    def expected(self, phase: Phase, reach: Reach | None = None) -> dict[Group, float | None]:
+        """Requests the phase plans per group; None where the server's speed decides."""
+        reach = reach or Reach()
         planned: dict[Group, float | None] = {}
-        for weights in self.mixes(serves).values():
+        for weights in self.mixes(reach.serves).values():
             total = expected_requests(phase)
             if total is None and phase.arrival == "trace":
-                total = traced(phase, weights)
+                total = reach.traced(phase, weights)
             for group, weight in weights.items():
-                share = weight / sum(weights.values())
+                share = weight / sum(weights.values()) * reach.turns(group[1])
                 planned[group] = None if total is None else total * share
         return planned
 
@@ -372,10 +302,7 @@ class Scenario(Spec):
             phase.tidied(row) for phase, row in zip(self.load, data["load"], strict=True)
         ]
         for workload in data["workloads"].values():
-            for key, kinds in ONLY_FOR.items():
-                if workload["kind"] not in kinds:
-                    workload.pop(key, None)
-            if not workload["extra_body"]:
+            if not workload.get("extra_body", True):
                 del workload["extra_body"]
         return data
 

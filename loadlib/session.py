@@ -17,9 +17,9 @@ from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
 from loadlib.guard import answers
 from loadlib.redact import redact
-from loadlib.scenario import Phase, Scenario
+from loadlib.scenario import Phase, Reach, Scenario
 from loadlib.schedule import Shard, share
-from loadlib.workloads import Replay, Stream, Workload, build
+from loadlib.workloads import PromptSpec, Replay, Stream, Workload, build
 
 DEFAULT_MAX_USD = 1.00
 DEFAULT_MAX_REQUESTS = 1000
@@ -155,6 +155,16 @@ class Session:
         """How many arrivals of its trace one schedule of `groups` plays in a phase."""
         played = stream(self.scenario, self.workloads, self.models, phase, groups)
         return None if played is None else float(played.requests(phase))
+
+    def turns(self, workload: str) -> float:
+        """Mean number of requests that an arrival of the workload brings."""
+        source = self.workloads.get(workload)
+        return 1.0 if source is None else source.requests_per_arrival
+
+    @property
+    def reach(self) -> Reach:
+        """What the workloads say of the plan."""
+        return Reach(self.serves, self.traced, self.turns)
 
     def budget_share(self, shard: Shard) -> dict[str, Any]:
         """This process's part of the limits."""
@@ -425,14 +435,15 @@ def estimate_usd(session: Session) -> Estimate:
     total = 0.0
     open_ended, unpriced = dict[str, None](), dict[str, None]()
     for phase in session.scenario.load:
-        planned = session.scenario.expected(phase, session.serves, session.traced)
+        planned = session.scenario.expected(phase, session.reach)
         for (name, workload), n in planned.items():
             source = session.workloads.get(workload)
             if n is None or source is None:
                 open_ended[phase.title] = None
                 continue
             prompt, answer = source.expected_tokens(session.models[name])
-            answer *= answers(session.scenario.workloads[workload].extra_body)
+            spec = session.scenario.workloads[workload]
+            answer *= answers(spec.extra_body if isinstance(spec, PromptSpec) else {})
             cost = session.models[name].cost_usd(round(prompt), round(answer))
             if cost is None:
                 unpriced[name] = None

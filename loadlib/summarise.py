@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Literal
 
+import msgspec
 import numpy as np
 
 from loadlib import binomial, slo
 from loadlib.histogram import Histogram
 from loadlib.metrics import CATALOGUE, QUANTILES, SCALE, Metric
+from loadlib.quality import Flaw
 from loadlib.recorder import NS, Counts, Key, Totals
 from loadlib.sample import Outcome, Sample
 from loadlib.slo import Objective
@@ -32,6 +34,7 @@ SYSTEM_RATE = "output_tok_s"
 _OUTPUT, _INPUT = 5, 6  # columns of recorder.SECOND_FIELDS
 _GRACE_NS = 250_000_000  # an arrival of the last instant may leave this much after the phase
 _TOP_ERRORS = 20
+_MOST_VARIANTS = 100
 _AT_ONCE = 4096  # values recorded in one go
 _NO_EVENTS = np.zeros(0, np.int64)
 
@@ -135,6 +138,38 @@ class _Bucket:
 
 
 @dataclass(slots=True)
+class _Checked:
+    """Answers that a check has looked at."""
+
+    checked: int = 0
+    passed: int = 0
+    scored: int = 0
+    score: float = 0.0
+    flaws: Counter[str] = field(default_factory=Counter)
+
+    def add(self, sample: Sample) -> None:
+        if sample.quality is None:
+            return
+        self.checked += 1
+        self.passed += sample.quality
+        if sample.score is not None:
+            self.scored += 1
+            self.score += sample.score
+        if not sample.quality:
+            self.flaws[sample.flaw or Flaw.WRONG] += 1
+
+    def quality(self) -> Quality:
+        return Quality(
+            checked=self.checked,
+            passed=self.passed,
+            share=self.passed / self.checked if self.checked else None,
+            ci95=binomial.wilson(self.passed, self.checked),
+            score=round(self.score / self.scored, 6) if self.scored else None,
+            flaws={flaw.value: n for flaw in Flaw if (n := self.flaws[flaw])},
+        )
+
+
+@dataclass(slots=True)
 class _Gathered:
     """What can only be known from the single requests of a group."""
 
@@ -148,8 +183,8 @@ class _Gathered:
     reasoning: int | None = None
     cost: float | None = None
     sources: set[str] = field(default_factory=set)
-    checked: int = 0
-    passed: int = 0
+    quality: _Checked = field(default_factory=_Checked)
+    variants: dict[str, _Checked] = field(default_factory=dict)
     opened: int | None = None
     events: int = 0
     coalesced: int = 0
@@ -171,9 +206,11 @@ class _Gathered:
             self.sent_in_time += sample.sent_ns <= self.window.end_ns + _GRACE_NS
         if sample.cost_usd is not None:
             self.cost = (self.cost or 0.0) + sample.cost_usd
-        if sample.quality is not None:
-            self.checked += 1
-            self.passed += sample.quality
+        self.quality.add(sample)
+        if sample.variant is not None and sample.quality is not None:
+            known = sample.variant in self.variants
+            if known or len(self.variants) < _MOST_VARIANTS:
+                self.variants.setdefault(sample.variant, _Checked()).add(sample)
         if sample.conn_reused is not None:
             self.opened = (self.opened or 0) + (not sample.conn_reused)
         if sample.cause is not None:
@@ -382,12 +419,8 @@ def _cost(sent: int, mine: _Gathered) -> Cost:
 
 
 def _quality(mine: _Gathered) -> Quality:
-    return Quality(
-        checked=mine.checked,
-        passed=mine.passed,
-        share=mine.passed / mine.checked if mine.checked else None,
-        ci95=binomial.wilson(mine.passed, mine.checked),
-    )
+    variants = {name: mine.variants[name].quality() for name in sorted(mine.variants)}
+    return msgspec.structs.replace(mine.quality.quality(), variants=variants)
 
 
 def _length(bits: int, bucket: _Bucket) -> LengthBucket:

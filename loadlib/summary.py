@@ -98,12 +98,19 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers the workload's checker looked at; `ci95` is a Wilson interval of the share."""
+    """Answers the workload's check looked at; `ci95` is a Wilson interval of the share.
+
+    `flaws` counts why the others did not pass, `score` is the mean share of the parts that were
+    right, and `variants` tells it all apart by the sort of prompt.
+    """
 
     checked: int = 0
     passed: int = 0
     share: float | None = None
     ci95: tuple[float, float] | None = None
+    score: float | None = None
+    flaws: dict[str, int] = {}
+    variants: dict[str, Quality] = {}
 
 
 class LengthBucket(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from loadlib.catalog import Model
 from loadlib.client import Call, Client, Prepared
 from loadlib.metrics import CATALOGUE
 from loadlib.prompt import Prompt
+from loadlib.quality import Check, Said, invalid, of_text
 from loadlib.scenario_spec import Price
 from loadlib.wire import Deadlines
 
@@ -59,6 +60,7 @@ class Held:
             Deadlines(**job.get("deadlines", {})),
             lambda *one: self.delivered.append(one),
             mode=job.get("mode", "tape"),
+            simulated=job.get("simulated", False),
             environ=job.get("keys", {}),
         )
         self.calls = 0
@@ -75,6 +77,8 @@ class Held:
             fields["messages"] = [{"role": "user", "content": "x" * fields.pop("size")}]
         if "check" in fields:
             fields["check"] = CHECKS[fields["check"]]
+        if "right" in fields:
+            fields["right"] = Said(**fields["right"])
         return Prompt(self.model.name, "w", **fields)
 
     def results(self) -> list[dict[str, Any]]:
@@ -97,7 +101,11 @@ def _raises(_text: str) -> bool:
     raise ZeroDivisionError("oops")
 
 
-CHECKS: dict[str, Callable[[str], bool]] = {"ab": lambda text: text == "ab", "raises": _raises}
+CHECKS: dict[str, Check] = {
+    "ab": of_text(lambda text: text == "ab"),
+    "raises": of_text(_raises),
+    "half": lambda _said: invalid("half of it", score=0.5),
+}
 
 
 def op_send(held: Held, job: dict[str, Any]) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -155,6 +156,29 @@ def test_the_check_says_quality(child: Driver, faulty: FaultyServer) -> None:
     broken = child.one(faulty.url("ok"), prompt={"check": "raises"})
     assert (broken["outcome"], broken["quality"]) == ("ok", False)
     assert "ZeroDivisionError: oops" in broken["error"]
+    half = child.one(faulty.url("ok"), prompt={"check": "half", "variant": "zh-en"})
+    assert (half["quality"], half["flaw"], half["score"]) == (False, "invalid", 0.5)
+    assert (half["error"], half["variant"], half["turn"]) == ("half of it", "zh-en", 1)
+
+
+def test_headers_of_a_prompt_go_out_as_they_are(child: Driver, faulty: FaultyServer) -> None:
+    child.one(faulty.url("ok"), prompt={"headers": {"X-Session-ID": "a1"}})
+    assert b"\r\nX-Session-ID: a1\r\n" in faulty.requests("ok")[0].raw
+    split = {"headers": {"X-Session-ID": "a\r\nEvil: 1"}}
+    result = child.do("send", faulty.url("ok"), prompt=split)
+    assert result["raised"] is not None, "a header is one line"
+    assert len(faulty.requests("ok")) == 1
+
+
+def test_only_a_simulator_is_told_the_right_answer(child: Driver, faulty: FaultyServer) -> None:
+    prompt = {"right": {"text": "42", "calls": []}}
+    child.one(faulty.url("ok"), prompt=prompt)
+    child.one(faulty.url("ok"), prompt=prompt, simulated=True)
+    real, simulated = (request.raw for request in faulty.requests("ok"))
+    assert b"X-Simulate-Answer" not in real
+    wish = re.search(rb"X-Simulate-Answer: ([^\r]+)", simulated)
+    assert wish is not None
+    assert json.loads(base64.b64decode(wish[1])) == {"content": "42"}
 
 
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]}]

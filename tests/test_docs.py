@@ -22,7 +22,7 @@ from loadlib.simulator.fault_rules import WHEN
 from loadlib.simulator.faults import KINDS as FAULTS
 from loadlib.simulator.options import parser as simulator_parser
 from loadlib.slo import SCALARS, STATS
-from loadlib.workloads import KINDS
+from loadlib.workloads import SPECS as SPECS_OF_KINDS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -142,7 +142,6 @@ def test_every_field_of_a_record():
 SPECS = {
     "At the top": scenario_spec.Scenario,
     "models": scenario_spec.ModelSpec,
-    "workloads": scenario_spec.WorkloadSpec,
     "load": scenario_spec.Phase,
     "budget": scenario_spec.Budget,
 }
@@ -152,6 +151,12 @@ SPECS = {
 def test_every_scenario_key(title):
     keys = [row.alias or name for name, row in SPECS[title].model_fields.items()]
     assert undocumented(keys, section(page("scenario.md"), title)) == []
+
+
+@pytest.mark.parametrize("kind", SPECS_OF_KINDS)
+def test_every_key_of_a_workload(kind):
+    keys = SPECS_OF_KINDS[kind].model_fields
+    assert undocumented(keys, section(page("scenario.md"), "workloads")) == []
 
 
 def test_every_key_below_and_every_choice():
@@ -178,7 +183,7 @@ def test_every_key_below_and_every_choice():
         "unique",
         "shared",
     ]
-    assert undocumented([*price, *timeouts, *choices, *KINDS, "custom"], text) == []
+    assert undocumented([*price, *timeouts, *choices, *SPECS_OF_KINDS], text) == []
     assert undocumented(MODELS, text) == []
 
 

@@ -24,15 +24,15 @@ ROOT = PACKAGE.parent
 # Words: no I/O, no clock. Record and plan. Judgement, pure. Adapters, with side effects. Edge.
 LAYERS: tuple[str, ...] = (
     (
-        "errors sample prompt metrics histogram binomial redact hlog schedule slo health engine "
-        "summary tape sse answer admission units rates errorbound"
+        "errors sample prompt quality metrics histogram binomial redact hlog schedule slo health "
+        "engine summary tape sse answer admission units rates errorbound"
     ),
     (
         "recorder summarise run rows folder provenance recover calibration scenario "
         "scenario_fields scenario_spec scenario_phase scenario_yaml catalog prices tokens "
         "workloads guard session instrument outcome"
     ),
-    "gates verdict expectations compare conclude charts",
+    "gates verdict expectations compare brevity conclude charts",
     "swarm client transport wire simulator report calibrate",
     "cli",
     "__main__",

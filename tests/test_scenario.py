@@ -23,9 +23,9 @@ from loadlib.scenario import (
     ModelSpec,
     Phase,
     Price,
+    Reach,
     Scenario,
     Timeouts,
-    WorkloadSpec,
     json_schema,
     load,
     parse,
@@ -35,6 +35,8 @@ from loadlib.scenario import (
     with_models,
 )
 from loadlib.schedule import S
+from loadlib.workloads.chat import ChatSpec
+from loadlib.workloads.long_context import LongContextSpec
 
 SCENARIOS = sorted((Path(__file__).parent.parent / "scenarios").glob("*.yaml"))
 
@@ -239,7 +241,6 @@ def test_mistakes_at_their_line(old, new, line, message):
         ("output_tokens: 64", "output_tokens: {uniform: [1, 2]}"),
         ("output_tokens: 64", "output_tokens: {lognormal: {p50: 1, p99: 2}}"),
         ("[8k, 32Ki]", "{table: azure-conv}"),
-        ("weight: 90", "history: own"),
         ("context_window: 8192", "limits: {rpm: 5000, tpm: 2000000}"),
     ],
 )
@@ -479,8 +480,8 @@ def test_what_cannot_run_leaves_its_share_to_the_rest():
         return (model, workload) != ("local", "long")
 
     scenario = parse(TEXT)
-    assert scenario.expected(scenario.load[1], serves)["local", "chat"] == 750
-    assert ("local", "long") not in scenario.expected(scenario.load[1], serves)
+    assert scenario.expected(scenario.load[1], Reach(serves))["local", "chat"] == 750
+    assert ("local", "long") not in scenario.expected(scenario.load[1], Reach(serves))
 
 
 def test_subsets_and_weights_of_zero_make_no_groups():
@@ -578,7 +579,9 @@ def test_an_effective_scenario_says_only_what_holds():
     assert "speed" not in closed
     assert played["speed"] == 2
     replay = parse(TRACED).effective()["workloads"]["chat"]
-    assert replay == {"kind": "replay", "weight": 90, "data": "t.csv", "skip_invalid": False}
+    assert replay == {
+        "kind": "replay", "weight": 90, "data": "t.csv", "skip_invalid": False, "check": True,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -606,7 +609,7 @@ def test_a_trace_is_counted_by_whom_it_is_read():
         asked.append((phase.title, tuple(groups)))
         return 200.0
 
-    found = scenario.expected(scenario.load[1], lambda _model, _workload: True, traced)
+    found = scenario.expected(scenario.load[1], Reach(traced=traced))
     assert found["local", "chat"] == 180, "the replay workload has 90 % of the weight"
     assert asked[1] == ("measure", (("local", "chat"), ("local", "long")))
     assert scenario.expected(scenario.load[1])["local", "chat"] is None
@@ -705,17 +708,17 @@ def workloads(draw):
         "weight": draw(st.floats(0.01, 1e6)),
         "output_tokens": tuple(draw(st.lists(COUNTS, min_size=1, max_size=3))),
         "system": draw(st.none() | PLAIN),
-        "check": draw(st.none() | st.booleans()),
+        "check": draw(st.booleans()),
         "extra_body": draw(st.dictionaries(NAMES.map(lambda n: f"x{n}"), JSON, max_size=3)),
     }
     lengths = tuple(draw(st.lists(COUNTS, min_size=1, max_size=3)))
     if draw(st.booleans()):
         own = {"turns": draw(st.none() | COUNTS), "skip_invalid": draw(st.booleans())}
-        return WorkloadSpec(kind="chat", **own, **common)
+        return ChatSpec(kind="chat", **own, **common)
     depth = draw(st.none() | st.lists(st.floats(0, 1), min_size=1, max_size=3))
     prefix = draw(st.sampled_from(["unique", "shared"]))
     own = {"depth": depth, "prefix": prefix, "prompt_tokens": lengths}
-    return WorkloadSpec(kind="long_context", **own, **common)
+    return LongContextSpec(kind="long_context", **own, **common)
 
 
 @st.composite

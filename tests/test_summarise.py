@@ -141,6 +141,27 @@ def test_tokens_cost_quality_and_connections():
     assert group.outcomes == {"ok": 2, "timeout": 2}
 
 
+def test_flaws_scores_and_variants_of_quality():
+    group = only([
+        sample(quality=True, variant="en-zh", score=1.0),
+        sample(quality=False, variant="en-zh", flaw="invalid", score=0.5),
+        sample(quality=False, variant="zh-en", flaw="wrong"),
+        sample(quality=False),
+        sample(variant="fr-de"),
+    ])  # fmt: skip
+    found = group.quality
+    assert (found.checked, found.passed, found.score) == (4, 1, 0.75)
+    assert found.flaws == {"invalid": 1, "wrong": 2}, "without a word of why it is wrong"
+    assert list(found.variants) == ["en-zh", "zh-en"], "only what was checked"
+    assert found.variants["en-zh"].flaws == {"invalid": 1}
+    assert found.variants["zh-en"].score is None, "unknown is not 0"
+
+
+def test_variants_of_a_hostile_number_are_bounded():
+    group = only([sample(quality=True, variant=f"v{n}") for n in range(300)])
+    assert (group.quality.checked, len(group.quality.variants)) == (300, 100)
+
+
 def test_without_a_price_there_is_no_cost():
     cost = only([sample()]).cost_usd
     assert (cost.total, cost.per_1k_requests, cost.per_1k_good_requests) == (None, None, None)

@@ -4,33 +4,25 @@ import hashlib
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, replace
 
 import pytest
-import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workload_stand_ins import Model
+from workload_stand_ins import Model, says
 
 from loadlib import catalog, scenario, tokens
 from loadlib.errors import ScenarioError
 from loadlib.workloads import build
 from loadlib.workloads.filler import END, Filler, _vocabulary, filler, words
-from loadlib.workloads.long_context import QUESTION
+from loadlib.workloads.long_context import QUESTION, LongContextSpec
 
 LENGTHS = (1_000, 2_000, 8_000, 32_000, 64_000, 128_000)
 BOTH = tuple(tokens.VOCABULARIES)
 
 
-@dataclass(frozen=True)
-class Spec(stand_ins.Spec):
-    kind: str = "long_context"
-    prompt_tokens: tuple[int, ...] | None = LENGTHS
-    output_tokens: tuple[int, ...] = (64,)
-
-
-def long(seed=42, name="long", **settings):
-    return build(name, Spec(**settings), seed)
+def long(seed=42, name="long", **given):
+    given = {"prompt_tokens": LENGTHS, "output_tokens": (64,), **given}
+    return build(name, LongContextSpec(kind="long_context", **given), seed)
 
 
 def document(prompt):
@@ -188,10 +180,10 @@ def test_the_fact_is_there_once_and_the_question_comes_last():
         text = document(prompt)
         [code] = re.findall(r"vault code is (\d{4}-\d{4})", text)
         assert text.endswith("\n\n" + QUESTION)
-        assert prompt.check(f"{code}")
-        assert prompt.check(f"The code is **{code.replace('-', '–')}**.")
-        assert not prompt.check("The code is 0000-0001.")
-        assert not prompt.check("")
+        assert says(prompt, f"{code}")
+        assert says(prompt, f"The code is **{code.replace('-', '–')}**.")
+        assert not says(prompt, "The code is 0000-0001.")
+        assert not says(prompt, "")
 
 
 def test_check_false_leaves_the_answer_alone():
@@ -270,7 +262,7 @@ def test_a_length_that_fits_only_without_its_answer_is_cut():
         prompt = workload.prompt(model, n)
         assert (prompt.asked_tokens, prompt.cut_tokens, prompt.tokens) == (128_000, limit, limit)
         assert tokens.chat_tokens(prompt.messages, "o200k_base") + prompt.max_tokens == 128_000
-        assert prompt.check(prompt.check.code)
+        assert says(prompt, prompt.check.code)
     assert workload.skipped(model) == tuple(
         f"long: 128,000 prompt tokens cut to {limit} for gpt-4o-mini "
         f"(window 128,000 − {output} for the answer)"
@@ -321,11 +313,6 @@ def test_a_length_too_short_for_the_fact_is_refused():
     with pytest.raises(ScenarioError, match="300 is too short"):
         long(prompt_tokens=(300,), system="word " * 400)
     assert long(prompt_tokens=(1_000,), system="word " * 400).prompt(Model(), 0).tokens == 1_000
-
-
-def test_an_unknown_kind_names_the_nearest():
-    with pytest.raises(ScenarioError, match=r"workloads\.x\.kind.*did you mean 'long_context'"):
-        build("x", replace(Spec(), kind="long_contxt"), 1)
 
 
 def test_a_document_costs_two_slices_not_an_encoding(monkeypatch):

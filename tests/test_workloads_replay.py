@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import workload_stand_ins as stand_ins
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from workload_stand_ins import Model
+from workload_stand_ins import Model, says
 
 from loadlib import scenario, tokens
-from loadlib.errors import DataError, ScenarioError, UsageError
+from loadlib.errors import DataError, UsageError
 from loadlib.schedule import S
 from loadlib.session import Choice, estimate_usd, open_session
 from loadlib.workloads import build, traces
+from loadlib.workloads.replay import ReplaySpec
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 DAY = "2023-11-16 18:17:0"
@@ -28,11 +28,6 @@ MOONCAKE = "".join(
     + "\n"
     for n, at in enumerate((0, 0, 3000, 3000, 6000), 20)
 )
-
-
-@dataclass(frozen=True)
-class Spec(stand_ins.Spec):
-    kind: str = "replay"
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def file(tmp_path):
 @pytest.fixture
 def replay(file):
     def make(content, seed=1, **more):
-        return build("prod", Spec(data=file(content), **more), seed)
+        return build("prod", ReplaySpec(kind="replay", data=file(content), **more), seed)
 
     return make
 
@@ -192,7 +187,7 @@ def test_prompts_are_exactly_as_long_as_recorded(
 ):
     path = tmp_path_factory.getbasetemp() / "lengths.csv"
     path.write_text(HEADER + "".join(f"{DAY}1,{n},{n + 1}\n" for n in lengths))
-    workload = build("prod", Spec(data=str(path), system=system), 3)
+    workload = build("prod", ReplaySpec(kind="replay", data=str(path), system=system), 3)
     prompt = workload.prompt(Model(encoding=encoding), ordinal)
     asked = lengths[ordinal % len(lengths)]
     bare = [{"role": "user", "content": ""}]
@@ -216,14 +211,14 @@ def test_no_two_requests_start_alike(replay):
 
 
 def test_settings_of_every_kind_hold(replay):
-    workload = replay(MOONCAKE, check=True, extra_body={"temperature": 0})
+    workload = replay(MOONCAKE, extra_body={"temperature": 0})
     prompt = workload.prompt(Model(encoding=None, exact=False), 0)
     assert prompt.extra_body == {"temperature": 0}
     assert not prompt.exact, "an estimate says so"
     assert prompt.check is not None
-    assert prompt.check("yes")
-    assert not prompt.check(" \n")
-    assert replay(MOONCAKE).prompt(Model(), 0).check is None
+    assert says(prompt, "yes")
+    assert not says(prompt, " \n")
+    assert replay(MOONCAKE, check=False).prompt(Model(), 0).check is None
 
 
 # -- windows ---------------------------------------------------------------------------------------
@@ -268,11 +263,6 @@ def test_short_requests_are_said(replay):
     assert replay(HEADER + f"{DAY}1,3,0\n{DAY}2,50,1\n").skipped(Model()) == (
         "prod: 1 of 2 requests are shorter than a message for m: sent with 9",
     )
-
-
-def test_replay_needs_its_file():
-    with pytest.raises(ScenarioError, match="replay needs data"):
-        build("prod", Spec(), 1)
 
 
 # -- streams ---------------------------------------------------------------------------------------
@@ -358,10 +348,7 @@ def opened(tmp_path, *changes, content=MOONCAKE):
 
 def test_a_session_knows_what_its_trace_holds(tmp_path):
     session = opened(tmp_path)
-    counted = [
-        session.scenario.expected(phase, session.serves, session.traced)
-        for phase in session.scenario.load
-    ]
+    counted = [session.scenario.expected(phase, session.reach) for phase in session.scenario.load]
     assert [found["gpt-4", "prod"] for found in counted] == [4, 4]
     plan = session.plan([])
     assert [plan.rates(phase) for phase in session.scenario.load] == [
@@ -377,7 +364,7 @@ def test_a_session_knows_what_its_trace_holds(tmp_path):
 def test_per_total_deals_one_trace_out(tmp_path):
     session = opened(tmp_path, ("workloads:", "per: total\nworkloads:"))
     phase = session.scenario.load[0]
-    counted = session.scenario.expected(phase, session.serves, session.traced)
+    counted = session.scenario.expected(phase, session.reach)
     assert counted == {("gpt-4o-mini", "prod"): 2, ("gpt-4", "prod"): 2}
     assert session.plan([]).rates(phase) == {"gpt-4o-mini": 0.4, "gpt-4": 0.4}
 

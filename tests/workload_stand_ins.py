@@ -1,23 +1,11 @@
-"""What workloads read of a scenario and of a model, without either."""
+"""What workloads read of a model, without one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-
-@dataclass(frozen=True)
-class Spec:
-    kind: str
-    data: str | None = None
-    prompt_tokens: tuple[int, ...] | None = None
-    output_tokens: tuple[int, ...] = (128,)
-    turns: int | None = None
-    system: str | None = None
-    check: bool | None = None
-    extra_body: dict = field(default_factory=dict)
-    skip_invalid: bool = False
-    depth: tuple[float, ...] | None = None
-    prefix: str = "unique"
+from loadlib.prompt import Prompt
+from loadlib.quality import Said, judged
 
 
 @dataclass(frozen=True)
@@ -26,3 +14,8 @@ class Model:
     encoding: str | None = "o200k_base"
     exact: bool = True
     context_window: int | None = None
+
+
+def says(prompt: Prompt, text: str) -> bool:
+    """Whether the prompt's check is content with this answer."""
+    return judged(prompt.check, Said(text)).passed

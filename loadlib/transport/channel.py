@@ -7,7 +7,7 @@ its length change. An error response is shown to the SDK, so that it is read as 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import httpx2
 import openai
@@ -19,6 +19,7 @@ from loadlib.wire import Deadlines, Exchange, Failed, Pool
 CHAT = "/chat/completions"
 
 _LENGTH = b"\r\nContent-Length: "
+_NONE: Mapping[str, str] = {}
 
 
 class Channel:
@@ -40,16 +41,22 @@ class Channel:
         self._before, _, rest = head(request).partition(_LENGTH)
         self._after = rest[rest.index(b"\r\n") :]
 
-    def request(self, body: bytes) -> bytes:
-        """The whole request as it goes on the wire."""
-        return b"%s%s%d%s%s" % (self._before, _LENGTH, len(body), self._after, body)
+    def request(self, body: bytes, headers: Mapping[str, str] = _NONE) -> bytes:
+        """The whole request as it goes on the wire; `headers` beside those of the SDK.
 
-    def post(self, body: bytes) -> tuple[Tape, openai.APIStatusError | None]:
+        Raises ValueError for a header that would be more than one line.
+        """
+        more = _lines(headers) if headers else b""
+        return b"%s%s%s%d%s%s" % (self._before, more, _LENGTH, len(body), self._after, body)
+
+    def post(
+        self, body: bytes, headers: Mapping[str, str] = _NONE
+    ) -> tuple[Tape, openai.APIStatusError | None]:
         """Send and wait until the response is over: its tape, and the SDK's view of an error."""
         exchange = Exchange(self._pool, self._deadlines, streams=True)
         tape = record(exchange.tape)
         try:
-            exchange.send(self._origin, self.request(body))
+            exchange.send(self._origin, self.request(body, headers))
         except Failed:
             return tape, None  # it is on the tape
         exchange.finish()
@@ -66,6 +73,13 @@ class Channel:
         finally:
             self._mirror.response = None
         return None  # one of the other good statuses
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    lines = "".join(f"\r\n{name}: {value}" for name, value in headers.items())
+    if lines.count("\r") != len(headers) or lines.count("\n") != len(headers):
+        raise ValueError("a header of more than one line")
+    return lines.encode("latin-1")
 
 
 class _Mirror(httpx2.BaseTransport):

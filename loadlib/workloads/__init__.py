@@ -6,16 +6,29 @@ in whichever order and process. That is what lets workers share a run without ta
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, get_args
 
-from loadlib.errors import ScenarioError, nearest
 from loadlib.prompt import Prompt
-from loadlib.workloads.chat import Chat
-from loadlib.workloads.long_context import LongContext
-from loadlib.workloads.replay import Replay, Stream
-from loadlib.workloads.windows import Settings, Target
+from loadlib.workloads.chat import Chat, ChatSpec
+from loadlib.workloads.long_context import LongContext, LongContextSpec
+from loadlib.workloads.replay import Replay, ReplaySpec, Stream
+from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
+from loadlib.workloads.windows import Target
 
-__all__ = ["KINDS", "Replay", "Settings", "Stream", "Target", "Workload", "build"]
+__all__ = [
+    "KINDS",
+    "SPECS",
+    "AnySpec",
+    "PromptSpec",
+    "Replay",
+    "SizedSpec",
+    "Stream",
+    "Target",
+    "Workload",
+    "WorkloadSpec",
+    "build",
+]
 
 
 class Workload(Protocol):
@@ -25,6 +38,8 @@ class Workload(Protocol):
     kind: str
     size: int | None
     """How many distinct prompts there are before they repeat; None: they never do."""
+    requests_per_arrival: float
+    """Their mean number: more than one where an arrival is a conversation."""
     invalid_skipped: int
     """Broken records of the data file that were left out (`skip_invalid`)."""
 
@@ -41,22 +56,25 @@ class Workload(Protocol):
         """Request `ordinal` (0, 1, …) of `model`. Raises ValueError unless `serves(model)`."""
 
 
-KINDS: dict[str, type[Chat | LongContext | Replay]] = {
+KINDS: dict[str, Callable[[str, Any, int], Workload]] = {
     "chat": Chat,
     "long_context": LongContext,
     "replay": Replay,
 }
 
+AnySpec = ChatSpec | LongContextSpec | ReplaySpec | CustomSpec
+"""The settings of a workload of any kind, told apart by `kind`."""
 
-def build(name: str, spec: Settings, seed: int) -> Workload:
+SPECS: dict[str, type[WorkloadSpec]] = {
+    spec.model_fields["kind"].annotation.__args__[0]: spec for spec in get_args(AnySpec)
+}
+"""Kind → what its settings are."""
+
+
+def build(name: str, spec: WorkloadSpec, seed: int) -> Workload:
     """The workload `name` of a scenario; data files are read here.
 
     Raises DataError (file, line) for a data file that cannot be used, ScenarioError for settings
     that no request can meet.
     """
-    kind = KINDS.get(spec.kind)
-    if kind is None:
-        raise ScenarioError(
-            f"workloads.{name}.kind: no kind {spec.kind!r}{nearest(spec.kind, KINDS)}"
-        )
-    return kind(name, spec, seed)
+    return KINDS[spec.kind](name, spec, seed)

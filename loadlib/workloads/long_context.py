@@ -11,12 +11,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field, model_validator
 
 from loadlib import tokens
 from loadlib.errors import ScenarioError
 from loadlib.prompt import Prompt
+from loadlib.quality import RIGHT, Judged, Said, wrong
+from loadlib.scenario_fields import Depths, broken
 from loadlib.workloads.filler import END, filler
-from loadlib.workloads.windows import Lengths, Settings, Target, encoding_of
+from loadlib.workloads.spec import SizedSpec
+from loadlib.workloads.windows import Lengths, Target, encoding_of
 
 QUESTION = "What is the vault code? Reply with the code only."
 REFERENCE = "{:018d} is the reference number of this file" + END
@@ -37,8 +43,26 @@ class HasCode:
 
     code: str
 
-    def __call__(self, answer: str) -> bool:  # noqa: D102
-        return self.code in answer.translate(_DASHES)
+    def __call__(self, said: Said) -> Judged:  # noqa: D102
+        return RIGHT if self.code in said.text.translate(_DASHES) else wrong()
+
+
+class LongContextSpec(SizedSpec):
+    """Settings of `kind: long_context`."""
+
+    kind: Literal["long_context"]
+    depth: Depths | None = Field(
+        None, description="where the fact is planted, 0 (start) to 1 (end); default: spread"
+    )
+    prefix: Literal["unique", "shared"] = Field(
+        "unique", description="shared: all documents of a length begin alike (prefix caches help)"
+    )
+
+    @model_validator(mode="after")
+    def _sized(self) -> LongContextSpec:
+        if self.prompt_tokens is None:
+            raise broken("long_context needs prompt_tokens, such as [8k, 32k, 128k]")
+        return self
 
 
 class LongContext:
@@ -51,9 +75,10 @@ class LongContext:
 
     kind = "long_context"
     size: int | None = None
+    requests_per_arrival = 1.0
     invalid_skipped = 0
 
-    def __init__(self, name: str, spec: Settings, seed: int) -> None:
+    def __init__(self, name: str, spec: LongContextSpec, seed: int) -> None:
         """Raises ScenarioError for a length that cannot hold the fact and the question."""
         self.name = name
         self._seed = seed
@@ -98,7 +123,7 @@ class LongContext:
             exact=exact,
             asked_tokens=fit.asked,
             cut_tokens=fit.cut,
-            check=None if self._spec.check is False else HasCode(code),
+            check=HasCode(code) if self._spec.check else None,
             extra_body=self._spec.extra_body,
         )
 

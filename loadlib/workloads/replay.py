@@ -8,26 +8,45 @@ recorded. The recorded output tokens are the cap of the answer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from loadlib import tokens
-from loadlib.errors import ScenarioError
 from loadlib.prompt import Prompt
+from loadlib.quality import not_empty
 from loadlib.rates import Instants, S
+from loadlib.scenario_fields import broken
 from loadlib.schedule import traced
 from loadlib.units import format_duration
 from loadlib.workloads import traces
 from loadlib.workloads.filler import filler, words
 from loadlib.workloads.long_context import REFERENCE, digest
-from loadlib.workloads.windows import Fit, Settings, Target, encoding_of
+from loadlib.workloads.spec import DataSpec
+from loadlib.workloads.windows import Fit, Target, encoding_of
 
 TASK = "Write on from here."
 
 _LEAST_TEXT = 2  # a word and its end: some servers refuse an empty message
 _REFERENCES = 10**18
+
+
+class ReplaySpec(DataSpec):
+    """Settings of `kind: replay`."""
+
+    INSTEAD = dict.fromkeys(
+        ("prompt_tokens", "output_tokens"), "comes from the trace: leave it out"
+    )
+
+    kind: Literal["replay"]
+
+    @model_validator(mode="after")
+    def _traced(self) -> ReplaySpec:
+        if self.data is None:
+            raise broken("replay needs data: the trace file, such as data: trace.csv")
+        return self
 
 
 class Timed(Protocol):
@@ -98,11 +117,11 @@ class Replay:
 
     kind = "replay"
     size: int | None = None
+    requests_per_arrival = 1.0
 
-    def __init__(self, name: str, spec: Settings, seed: int) -> None:
+    def __init__(self, name: str, spec: ReplaySpec, seed: int) -> None:
         """Raises DataError for the data file."""
-        if spec.data is None:
-            raise ScenarioError(f"workloads.{name}: replay needs data, the trace file")
+        assert spec.data is not None, "checked where it was read"
         self.name = name
         self._spec, self._seed = spec, seed
         self._trace = traces.load(spec.data, skip_invalid=spec.skip_invalid)
@@ -157,7 +176,7 @@ class Replay:
             exact=exact,
             asked_tokens=fit.asked,
             cut_tokens=fit.cut,
-            check=_not_empty if self._spec.check else None,
+            check=not_empty if self._spec.check else None,
             extra_body=self._spec.extra_body,
         )
 
@@ -225,7 +244,3 @@ class Replay:
         if rest < 0:
             return words(budget)
         return reference + filler(self._seed, encoding).exactly(rest, this >> 64) + TASK
-
-
-def _not_empty(answer: str) -> bool:
-    return bool(answer.strip())

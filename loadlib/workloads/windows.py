@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import lcm
-from typing import Any, Protocol
+from typing import Protocol
 
 # Unknown tokenizers are estimated with the newest published one; the Prompt then says exact=False.
 ESTIMATE = "o200k_base"
@@ -22,33 +21,6 @@ class Target(Protocol):
     def exact(self) -> bool: ...  # noqa: D102
     @property
     def context_window(self) -> int | None: ...  # noqa: D102
-
-
-class Settings(Protocol):
-    """What a workload needs to know of its part of the scenario (`WorkloadSpec` is one)."""
-
-    @property
-    def kind(self) -> str: ...  # noqa: D102
-    @property
-    def data(self) -> str | None: ...  # noqa: D102
-    @property
-    def prompt_tokens(self) -> Sequence[int] | None: ...  # noqa: D102
-    @property
-    def output_tokens(self) -> Sequence[int]: ...  # noqa: D102
-    @property
-    def turns(self) -> int | None: ...  # noqa: D102
-    @property
-    def system(self) -> str | None: ...  # noqa: D102
-    @property
-    def check(self) -> bool | None: ...  # noqa: D102
-    @property
-    def extra_body(self) -> Mapping[str, Any]: ...  # noqa: D102
-    @property
-    def skip_invalid(self) -> bool: ...  # noqa: D102
-    @property
-    def depth(self) -> Sequence[float] | None: ...  # noqa: D102
-    @property
-    def prefix(self) -> str: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
