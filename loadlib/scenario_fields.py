@@ -230,6 +230,13 @@ Duration = Annotated[
     PlainSerializer(units.format_duration),
     WithJsonSchema(_TIME_SCHEMA),
 ]
+Instant = Annotated[
+    int,
+    BeforeValidator(_duration),
+    Field(ge=0),
+    PlainSerializer(units.format_duration),
+    WithJsonSchema(_TIME_SCHEMA),
+]
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),

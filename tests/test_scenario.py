@@ -175,7 +175,7 @@ MISTAKES = [
     ("duration: 150s, arrival: poisson, rate: 5/s", FAINT, 17, "plans no request at all"),
     (
         "chat, output_tokens: 128",
-        "replay, data: t.csv, output_tokens: 9",
+        "replay, data: t.csv, prompt_tokens: 9",
         13,
         "comes from the trace",
     ),
