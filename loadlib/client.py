@@ -23,12 +23,13 @@ from loadlib import limit_headers
 from loadlib.answer import MESSAGE_CHARS, Answer, decode
 from loadlib.catalog import AZURE_DEPLOYMENTS, Model
 from loadlib.errors import PreflightError, UsageError
-from loadlib.guard import CAP_FIELDS, most_output, output_cap
+from loadlib.guard import CAP_FIELDS, output_cap
 from loadlib.outcome import Counts, Problem, error_object, is_good, outcome_of, usage_of
 from loadlib.prompt import Prompt
 from loadlib.quality import Said, judged
 from loadlib.quirks import asks_for_usage, cap_field
 from loadlib.redact import redact
+from loadlib.reserve import most_output
 from loadlib.sample import Outcome, Sample
 from loadlib.tape import Fault, Tape
 from loadlib.transport import (

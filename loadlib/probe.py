@@ -14,9 +14,10 @@ from loadlib.catalog import Model
 from loadlib.client import Call, Client, current_tape
 from loadlib.errors import AbortError, PreflightError
 from loadlib.findings import Finding, find
-from loadlib.guard import Spending, most_output, most_usd
+from loadlib.guard import Spending
 from loadlib.prompt import Prompt
 from loadlib.redact import redact
+from loadlib.reserve import most_output, most_usd
 from loadlib.schedule import Shard
 from loadlib.session import Session
 from loadlib.wire import Deadlines

@@ -31,7 +31,7 @@ LAYERS: tuple[str, ...] = (
     (
         "recorder summarise run rows folder provenance recover calibration scenario "
         "scenario_fields scenario_spec scenario_phase scenario_yaml catalog prices tokens "
-        "workloads guard session instrument outcome quirks ratelimits "
+        "workloads guard session instrument outcome quirks ratelimits reserve "
         "limits_planned"
     ),
     "gates verdict expectations compare brevity conclude charts findings",

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from gevent.event import Event
 
-from loadlib import guard, instrument
+from loadlib import instrument, reserve
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
@@ -293,9 +293,9 @@ class Worker:
         ticket = Ticket(call, arrival, prompt, hold=hold)
         most_usd, most_tokens = None, 0
         if prompt is not None:
-            most_tokens = guard.most_output(prompt)
+            most_tokens = reserve.most_output(prompt)
             if self._spending.max_usd is not None:  # counting a task's own words takes time
-                most_usd = guard.most_usd(self.session.models[call.model], prompt, written)
+                most_usd = reserve.most_usd(self.session.models[call.model], prompt, written)
         reserved = self._spending.reserve(most_usd, most_tokens)
         if isinstance(reserved, str):
             self._dropped(call, "budget")
