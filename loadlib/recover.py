@@ -96,7 +96,7 @@ def recover(samples: Iterable[Sample], scenario: Mapping[str, Any]) -> Recovered
     recorder, totals = Recorder(0), Totals()
     spans: dict[tuple[str, str], tuple[int, int]] = {}
     for number, sample in enumerate(samples, 1):
-        if not sample.retried:
+        if sample.attempt == 1:  # of a request that was to be tried again, the rest may be lost
             recorder.scheduled((sample.model, sample.workload, sample.phase))
         recorder.add(sample, _events(sample))
         where = (sample.phase, sample.model)

@@ -117,6 +117,17 @@ def test_a_price_of_ones_own():
     json.dumps(model.describe())
 
 
+def test_what_a_cache_served_has_a_price_of_its_own_where_one_is_given():
+    own = {"input_usd_per_mtok": 1, "output_usd_per_mtok": 0}
+    full = resolve(spec("local", base_url="http://127.0.0.1:1/v1", price=Price(**own)))
+    price = Price(**own, cached_usd_per_mtok=0.25)
+    less = resolve(spec("local", base_url="http://127.0.0.1:1/v1", price=price))
+    assert full.cost_usd(1_000_000, 0, 400_000) == 1, "unknown: as input"
+    assert less.cost_usd(1_000_000, 0, 400_000) == 0.7
+    assert less.cost_usd(1_000_000, 0, 9_000_000) == 0.25, "no more than the prompt"
+    assert less.cost_usd(1_000_000, 0) == 1
+
+
 PUBLIC = ["8.8.8.8", "api.openai.com", "::ffff:8.8.8.8", "2606:4700::1", "vllm", "[2606:4700::1]"]
 DISGUISED = ["localhost.evil.example", "127.1", "0x7f000001", "2130706433", "10.0.0.1.example"]
 PRIVATE = ["127.0.0.1", "127.9.9.9", "::1", "[::1]", "10.0.0.1", "192.168.1.1", "172.16.0.9"]

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle as HypothesisBundle
 from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
+from loadlib.catalog import resolve
 from loadlib.guard import GONE_AFTER, Breakers, Spending, answers, output_cap
+from loadlib.prompt import Prompt
+from loadlib.reserve import most_output, most_usd
 from loadlib.sample import Outcome, Sample
+from loadlib.scenario_spec import ModelSpec, Price
 
 S = 10**9
 
@@ -229,3 +233,40 @@ def test_the_output_cap_of_a_request_body(body, cap):
 def test_every_answer_that_is_asked_for_is_billed(n, most):
     assert answers({"n": n}) == most
     assert answers({}) == 1
+
+
+def prompt(tokens: int | None, *, exact: bool = True, **more: Any) -> Prompt:
+    messages = more.pop("messages", [{"role": "user", "content": "word " * 100}])
+    return Prompt("m", "w", messages, 50, tokens=tokens, exact=exact, **more)
+
+
+PRICED = resolve(
+    ModelSpec(
+        name="m", base_url="http://127.0.0.1:1/v1",
+        price=Price(input_usd_per_mtok=1, output_usd_per_mtok=10, cached_usd_per_mtok=0),
+    )
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "written", "tokens", "reason"),
+    [
+        (prompt(1000), 0, 1000, "as counted; a cache may serve none of it"),
+        (prompt(1000, exact=False), 0, 1500, "another tokenizer may make more of it"),
+        (prompt(1001, exact=False), 0, 1502, "rounded up"),
+        (prompt(None), 0, 108, "a task's own words are counted"),
+        (prompt(None), 9000, 3000, "or measured, where the body says more"),
+    ],
+)
+def test_the_most_an_attempt_can_cost(
+    asked: Prompt, written: int, tokens: int, reason: str
+) -> None:
+    usd = most_usd(PRICED, asked, written)
+    assert usd == pytest.approx((tokens + 500) / 1e6), reason
+
+
+def test_several_answers_and_reasoning_are_within_what_is_held_back() -> None:
+    assert most_output(prompt(1, extra_body={"n": 3})) == 150
+    assert most_output(prompt(1, extra_body={"reasoning_effort": "high"})) == 50, "of the same cap"
+    unpriced = resolve(ModelSpec(name="m", base_url="http://127.0.0.1:1/v1"))
+    assert most_usd(unpriced, prompt(1)) is None

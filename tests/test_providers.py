@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from client_handle import Driver
-from faulty_server import FaultyServer, says, sized
+from faulty_server import CHUNKED, GOOD, FaultyServer, head, says, sized
 
 from loadlib import outcome
 from loadlib.answer import Answer, FirstToken, decode
@@ -579,3 +579,31 @@ def test_an_azure_resource_gets_the_deployment_of_the_models_name() -> None:
     assert v1.provider == "azure"
     mine = found(base_url="https://apim.example.com", api_version="v")
     assert (mine.provider, mine.own) == (None, True)
+
+
+# -- rate limits -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["tape", "sdk"])
+def test_what_a_response_says_of_limits_is_in_the_sample(
+    plain_child: Driver, faulty: FaultyServer, mode: str
+) -> None:
+    headers = ("x-ratelimit-limit-requests: 60", "X-RateLimit-Remaining-Requests: 59",
+               "x-ratelimit-reset-requests: 1s", "x-ratelimit-remaining-tokens: many")  # fmt: skip
+    faulty.extra["limited"] = says(*(head("200 OK", CHUNKED, *headers), *GOOD[1:]))
+    faulty.extra["waits"] = says(
+        sized(json.dumps(google_429(QUOTA_PER_MINUTE)).encode(), "429 No", *headers)
+    )
+    prompt = {"tokens": 9, "max_tokens": 16, "extra_body": {"n": 2}}
+    good = plain_child.one(faulty.url("limited"), mode=mode, prompt=prompt)
+    limits = {"requests_limit": 60, "requests_remaining": 59, "requests_reset_ms": 1000}
+    assert good["rate_limit"] == limits
+    assert good["reserved_tokens"] == 9 + 2 * 16
+    assert good["retry_after_ms"] is None
+    refused = plain_child.one(faulty.url("waits"), mode=mode, prompt=prompt)
+    assert (refused["outcome"], refused["retry_after_ms"]) == ("throttled", 53_000)
+    assert refused["rate_limit"] == limits
+    assert refused["reserved_tokens"] == 41, "the prompt is known though no usage came"
+    plain = plain_child.one(faulty.url("ok"), mode=mode)
+    assert plain["rate_limit"] is None
+    assert plain["reserved_tokens"] == 7 + 16, "a task's own words: as the server counted them"

@@ -9,6 +9,7 @@ from pathlib import Path
 import demo_real
 import pytest
 import real_server
+from commandline import loadlib, scenario
 
 from loadlib import run as runs
 from loadlib.errors import ExitCode
@@ -109,3 +110,21 @@ def test_counts_that_differ_are_said_aloud(tmp_path: Path) -> None:
         "output tokens differ: summary.json 5, the server's /metrics 6",
         "token counts come from {'mixed'}, not from the server",
     ]
+
+
+def test_timings_count_what_usage_counts(server: str, tmp_path: Path) -> None:
+    """Asked for no usage, llama.cpp still says in `timings` what it worked through."""
+    models = [
+        {"name": name, "model": real_server.MODEL, "base_url": server, "stream_usage": asked}
+        for name, asked in (("asked", True), ("not-asked", False))
+    ]
+    done = loadlib("probe", scenario(tmp_path, server, models=models, slo=None), "--json")
+    assert done.code == 0, done.err
+    asked, not_asked = json.loads(done.out)
+    assert (asked["usage_asked"], not_asked["usage_asked"]) == (True, False)
+    assert asked["usage_sent"]
+    assert not_asked["usage_sent"]
+    assert asked["input_tokens"] == not_asked["input_tokens"] > 0
+    assert asked["role_chunk_first"]
+    assert asked["listed"]
+    assert asked["server"] == "llama.cpp"

@@ -32,7 +32,7 @@ from loadlib.report import health, html, junit, markdown, terminal, view
 from loadlib.report.words import STATUS_ICONS
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
-from loadlib.summary import Comparison, Goodput, Health, HealthCheck, Summary, Verdict
+from loadlib.summary import Comparison, Cost, Goodput, Health, HealthCheck, Summary, Verdict
 
 HERE = Path(__file__).parent
 NAMES = sorted(FIXTURES)
@@ -660,3 +660,22 @@ def test_rate_limits_are_shown_where_they_say_something(pages):
         " tokens, 2,117,480 (105.9 % of 2,000,000) reserved; 17 throttled, asked to wait up to"
         " 8,640 ms"
     ) in said
+
+
+def test_a_total_says_what_it_leaves_out(pages):
+    def said(**cost):
+        one = build("x", models={"gpt-4": SPEEDS["gpt-4"]}, workloads=("chat",), seconds=10).summary
+        group = msgspec.structs.replace(one.groups[0], cost_usd=Cost(**cost))
+        whole = msgspec.structs.replace(one, groups=(group,))
+        out = Console(file=io.StringIO(), width=120)
+        terminal.print_summary(whole, console=out)
+        return view.spent(whole), " ".join(out.file.getvalue().split()), markdown.render(whole)
+
+    spent, text, page = said(total=0.5, unknown=3)
+    assert spent == ("$0.50", "at list price, 3 of unknown cost left out")
+    assert "$0.50 at list price, 3 of unknown cost left out" in text
+    assert "3 of unknown cost left out" in page
+    spent, text, page = said(unknown=3)
+    assert spent is None
+    assert "cost unknown" in text
+    assert "no list price known" in page

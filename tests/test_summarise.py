@@ -25,7 +25,8 @@ def run(samples, windows=None, objectives="", pairs=(), unanswered=0):
     """Groups and totals of samples whose clock starts at EPOCH."""
     recorder, totals, rows = Recorder(EPOCH * NS), Totals(), []
     for one in samples:
-        recorder.scheduled((one.model, one.workload, one.phase))
+        if not one.retried:
+            recorder.scheduled((one.model, one.workload, one.phase))
         recorder.add(one, events(one) if one.first_token_ns is not None and one.events else ())
         rows.append(one.shifted(EPOCH * NS))
     for _ in range(unanswered):
@@ -249,3 +250,33 @@ def test_events_read_together_are_counted():
     assert (group.events, group.coalesced) == (25, 3)
     group = only([sample(Outcome.TIMEOUT)])
     assert (group.events, group.coalesced) == (None, None), "no event, no share"
+
+
+def test_what_nobody_knows_the_cost_of_is_counted_beside_the_total():
+    rows = [
+        sample(cost_usd=0.5),
+        sample(cost_usd=None),
+        sample(Outcome.TIMEOUT, cause="idle", cost_usd=None),
+        sample(Outcome.THROTTLED, status=429, cost_usd=None),
+        sample(Outcome.DROPPED, cost_usd=None),
+    ]
+    cost = only(rows).cost_usd
+    assert (cost.total, cost.unknown) == (0.5, 2), "refused and unsent ones cost nothing"
+    unpriced = only([sample(cost_usd=None)]).cost_usd
+    assert (unpriced.total, unpriced.unknown) == (None, 1), "unknown, and not 0"
+
+
+def test_attempts_that_were_tried_again_are_no_requests():
+    rows = [
+        sample(Outcome.THROTTLED, status=429, cause="429", retried=True, error="wait", index=0),
+        sample(attempt=2, index=0, cost_usd=0.25, conn_reused=False),
+        sample(Outcome.THROTTLED, status=429, cause="429", index=1, at=50),
+    ]
+    group = only(rows)
+    assert (group.requests.scheduled, group.requests.sent, group.requests.ok) == (2, 2, 1)
+    assert (group.requests.attempts, group.requests.throttled_attempts) == (3, 2)
+    assert group.outcomes == {"ok": 1, "throttled": 1}
+    assert group.causes == {"throttled/429": 1}
+    assert group.errors == {"wait": 1}, "what was said is shown"
+    assert group.throughput.achieved_rps == group.throughput.offered_rps
+    assert group.cost_usd.per_1k_requests == 125
