@@ -14,7 +14,8 @@ from loadlib import catalog, scenario, tokens
 from loadlib.errors import ScenarioError
 from loadlib.workloads import build
 from loadlib.workloads.filler import END, Filler, _vocabulary, filler, words
-from loadlib.workloads.long_context import QUESTION, LongContextSpec
+from loadlib.workloads.haystack import QUESTION
+from loadlib.workloads.long_context import LongContextSpec
 
 LENGTHS = (1_000, 2_000, 8_000, 32_000, 64_000, 128_000)
 BOTH = tuple(tokens.VOCABULARIES)
@@ -149,7 +150,7 @@ def test_seed_workload_and_model_change_the_document():
         long(1).prompt(Model("b"), 0),
     ]
     assert len({document(prompt) for prompt in made}) == 4
-    assert len({prompt.check.code for prompt in made}) == 4
+    assert len({prompt.check.codes for prompt in made}) == 4
 
 
 SAME_ELSEWHERE = """
@@ -262,7 +263,7 @@ def test_a_length_that_fits_only_without_its_answer_is_cut():
         prompt = workload.prompt(model, n)
         assert (prompt.asked_tokens, prompt.cut_tokens, prompt.tokens) == (128_000, limit, limit)
         assert tokens.chat_tokens(prompt.messages, "o200k_base") + prompt.max_tokens == 128_000
-        assert says(prompt, prompt.check.code)
+        assert says(prompt, prompt.check.codes[0])
     assert workload.skipped(model) == tuple(
         f"long: 128,000 prompt tokens cut to {limit} for gpt-4o-mini "
         f"(window 128,000 − {output} for the answer)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
@@ -18,7 +19,7 @@ from loadlib import tokens
 from loadlib.errors import ScenarioError
 from loadlib.prompt import Message, Prompt
 from loadlib.quality import not_empty
-from loadlib.scenario_fields import Count
+from loadlib.scenario_fields import Count, Names
 from loadlib.workloads.conversations import Conversation, load
 from loadlib.workloads.filler import filler
 from loadlib.workloads.spec import DataSpec, SizedSpec
@@ -38,6 +39,9 @@ class ChatSpec(DataSpec, SizedSpec):
 
     kind: Literal["chat"]
     turns: Count | None = Field(None, description="at most so many turns of a conversation")
+    languages: Names | None = Field(
+        None, description="only conversations with one of these in their field `lang`: [en, zh]"
+    )
 
 
 class Chat:
@@ -58,52 +62,52 @@ class Chat:
         recording = load(spec.data or BUILT_IN, skip_invalid=spec.skip_invalid)
         self.invalid_skipped = recording.invalid
         self._conversations = [
-            _shaped(one, spec.system, spec.turns) for one in recording.conversations
+            _shaped(one, spec.system, spec.turns)
+            for one in _in_languages(name, spec, recording.conversations)
         ]
         self._until = list(accumulate(len(one.ends) for one in self._conversations))
         self.size: int | None = self._until[-1]
-        self._lengths = Lengths(tuple(spec.prompt_tokens or ()), tuple(spec.output_tokens))
+        self._lengths = Lengths(spec.prompt_tokens or (), spec.output_tokens, (seed, name))
         self._costs: dict[tuple[str, int], list[int]] = {}
         self._least: dict[str, int] = {}
         self._refuse_too_short()
 
     def serves(self, model: Target) -> bool:
         """Whether the window of `model` has room for any prompt."""
-        floor = self._floor(model)
-        if self._lengths.asked:
-            return bool(self._lengths.kept(model, floor))
-        limit = self._limit(model)
-        return limit is None or limit >= floor
+        return self._lengths.serves(model, self._floor(model))
 
     def skipped(self, model: Target) -> tuple[str, ...]:
-        """A line per length that is skipped or cut, or one on histories that are cut."""
+        """Which lengths are skipped or cut, or one line on histories that are cut."""
+        floor = self._floor(model)
         if self._lengths.asked:
-            return self._lengths.notices(self.name, model, self._floor(model))
-        limit = self._limit(model)
-        if limit is None:
-            return ()
-        if limit < self._floor(model):
+            return self._lengths.notices(self.name, model, floor)
+        if not self.serves(model):
             why = f"its window is {model.context_window:,} tokens"
             return (f"{self.name}: skipped for {model.name} ({why})",)
-        cut = self._longer_than(limit, encoding_of(model)[0])
+        limit = room(model, max(self._lengths.caps(model, floor)))
+        cut = 0 if limit is None else self._longer_than(limit, encoding_of(model)[0])
         if not cut:
             return ()
         share = f"{cut:,} of {len(self._conversations):,} conversations"
-        return (f"{self.name}: {share} cut from their oldest turns to {limit:,} for {model.name}",)
+        drawn = not isinstance(self._lengths.outputs, tuple)
+        what = "can be cut" if drawn else "cut"
+        to = "what their answers leave" if drawn else f"{limit:,}"
+        return (f"{self.name}: {share} {what} from their oldest turns to {to} for {model.name}",)
 
     def expected_tokens(self, model: Target) -> tuple[float, float]:
         """Mean prompt tokens and mean output cap; of a large file every n-th turn is counted."""
+        floor = self._floor(model)
         if self._lengths.asked:
-            return self._lengths.mean(model, self._floor(model))
+            return self._lengths.mean(model, floor)
         if not self.serves(model):
             return 0.0, 0.0
         encoding, _ = encoding_of(model)
-        limit = self._limit(model)
         every = range(0, self._until[-1], -(-self._until[-1] // _LOOKED_AT))
         counts = [self._natural(encoding, *self._locate(turn)) for turn in every]
-        kept = [count if limit is None else min(count, limit) for count in counts]
-        outputs = self._lengths.outputs
-        return sum(kept) / len(kept), sum(outputs) / len(outputs)
+        caps = self._lengths.caps(model, floor)
+        limits = [room(model, cap) for cap in caps]
+        kept = [n if limit is None else min(n, limit) for n in counts for limit in limits]
+        return sum(kept) / len(kept), sum(caps) / len(caps)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
@@ -124,20 +128,16 @@ class Chat:
             asked_tokens=fit.asked,
             cut_tokens=count if count != fit.asked else None,
             check=not_empty if self._spec.check else None,
+            variant=self._conversations[index].lang,
             extra_body=self._spec.extra_body,
         )
 
     def _fit(self, model: Target, ordinal: int, natural: int) -> Fit:
         if self._lengths.asked:
             return self._lengths.fit(model, ordinal, self._floor(model))
-        output = self._lengths.outputs[ordinal % len(self._lengths.outputs)]
+        output = self._lengths.output(model, ordinal, self._floor(model))
         limit = room(model, output)
-        if limit is not None and limit < self._floor(model):
-            raise ValueError(f"no prompt fits the window of {model.name}")
         return Fit(natural, natural if limit is None else min(natural, limit), output)
-
-    def _limit(self, model: Target) -> int | None:
-        return room(model, max(self._lengths.outputs))
 
     def _locate(self, turn: int) -> tuple[int, int]:
         """Conversation and turn within it of the n-th turn of the whole recording."""
@@ -218,7 +218,7 @@ class Chat:
         return self._least[encoding]
 
     def _refuse_too_short(self) -> None:
-        shortest = min(self._lengths.asked, default=None)
+        shortest = self._lengths.shortest if self._lengths.asked else None
         if shortest is None or shortest >= 100 + len((self._spec.system or "").encode()):
             return  # the rest is below 100 tokens, and no text has more tokens than bytes
         needed = max(self._least_tokens(encoding) for encoding in tokens.VOCABULARIES)
@@ -227,6 +227,27 @@ class Chat:
                 f"workloads.{self.name}.prompt_tokens: {shortest} is too short: the template and "
                 f"a short question take {needed}"
             )
+
+
+def _in_languages(
+    name: str, spec: ChatSpec, conversations: Sequence[Conversation]
+) -> Sequence[Conversation]:
+    """Those in the languages that were asked for, each of which there must be."""
+    if spec.languages is None:
+        return conversations
+    held = dict.fromkeys(one.lang for one in conversations if one.lang is not None)
+    what = "the data file" if spec.data else "the built-in set"
+    if not held:
+        raise ScenarioError(
+            f"workloads.{name}.languages: no conversation of {what} says its language: give each "
+            'record a field "lang", such as {"lang": "en", "messages": […]}'
+        )
+    for language in spec.languages:
+        if language not in held:
+            raise ScenarioError(
+                f"workloads.{name}.languages: {what} has no {language!r}, only {', '.join(held)}"
+            )
+    return [one for one in conversations if one.lang in spec.languages]
 
 
 def _shaped(one: Conversation, system: str | None, turns: int | None) -> Conversation:
