@@ -84,15 +84,15 @@ class Chat:
         if not self.serves(model):
             why = f"its window is {model.context_window:,} tokens"
             return (f"{self.name}: skipped for {model.name} ({why})",)
+        lines = self._lengths.notices(self.name, model, floor)
         limit = room(model, max(self._lengths.caps(model, floor)))
-        cut = 0 if limit is None else self._longer_than(limit, encoding_of(model)[0])
-        if not cut:
-            return ()
-        share = f"{cut:,} of {len(self._conversations):,} conversations"
-        drawn = not isinstance(self._lengths.outputs, tuple)
-        what = "can be cut" if drawn else "cut"
-        to = "what their answers leave" if drawn else f"{limit:,}"
-        return (f"{self.name}: {share} {what} from their oldest turns to {to} for {model.name}",)
+        if cut := 0 if limit is None else self._longer_than(limit, encoding_of(model)[0]):
+            drawn = not isinstance(self._lengths.outputs, tuple)
+            to = "what their answers leave" if drawn else f"{limit:,}"
+            share = f"{cut:,} of {len(self._conversations):,} conversations"
+            what = f"{share} {'can be ' if drawn else ''}cut from their oldest turns to {to}"
+            lines = (f"{self.name}: {what} for {model.name}", *lines)
+        return lines
 
     def expected_tokens(self, model: Target) -> tuple[float, float]:
         """Mean prompt tokens and mean output cap; of a large file every n-th turn is counted."""

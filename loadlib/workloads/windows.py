@@ -177,11 +177,10 @@ class Lengths:
                         yield f"{asked:,} prompt tokens cut to {left}"
             return
         pairs = list(self._pairs(target, floor))
-        share = sum(max(asked, floor) > window - output for asked, output in pairs) / len(pairs)
-        if share:
-            why = f"its window is {window:,} tokens"
-            left = f"what their answers leave ({why})"
-            yield f"{percent(share)} of the prompts cut for {target.name} to {left}"
+        cut = sum(max(asked, floor) > window - output for asked, output in pairs)
+        if cut:
+            left = f"what their answers leave (its window is {window:,} tokens)"
+            yield f"{percent(cut / len(pairs))} of the prompts cut for {target.name} to {left}"
 
     def _padded(self, target: Target, floor: int) -> Iterable[str]:
         if isinstance(self.asked, tuple):
