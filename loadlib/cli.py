@@ -245,7 +245,7 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
         raise UsageError("nothing to validate: give a scenario file")
     session = open_session(_choice(scenario, given))
     _say(scenarios.to_yaml(session.scenario).rstrip())
-    plan = gates.planned(session.scenario, session.serves, session.traced)
+    plan = gates.planned(session.scenario, session.reach)
     _say()
     for item in plan:
         n = "as many as the server answers" if item.requests is None else f"{item.requests:,.0f}"

@@ -79,7 +79,7 @@ def conclude(
         scenario=scenario.effective(),
         models={name: model.describe() for name, model in session.models.items()},
         skipped=tuple(session.skipped),
-        notices=tuple(_notices(session, windows, ending)),
+        notices=tuple(_notices(session, windows, ending, totals.marks)),
         started_at=_utc(started_ns),
         duration_s=round((end_ns - started_ns) / NS, 3),
         state="interrupted" if ending.cut_short else "complete",
@@ -91,7 +91,9 @@ def _no_doubt(_metric: str, _group: Group) -> Bound:
     return Bound()
 
 
-def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Iterable[str]:
+def _notices(
+    session: Session, windows: Sequence[Window], ending: Ending, marks: Mapping[str, int]
+) -> Iterable[str]:
     yield from session.notices
     if session.scenario.target == "simulator":
         yield "measured against the simulator: speeds are profiles, not providers'"
@@ -103,6 +105,8 @@ def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Ite
             "measure phases follow each other without a pause: a later one may start with the "
             "backlog of an earlier"
         )
+    if cut := marks.get("conversations_cut"):
+        yield f"{cut:,} conversations were cut short by the end of their phase or of the run"
     if session.free and not ending.cut_short:
         yield "no gates: Locust's own exit code stands"
     if ending.allow_unhealthy:
