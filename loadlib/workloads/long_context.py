@@ -20,7 +20,6 @@ from loadlib import tokens, units
 from loadlib.errors import ScenarioError, nearest
 from loadlib.lengths import least
 from loadlib.prompt import Prompt
-from loadlib.quality import Said
 from loadlib.scenario_fields import SHARE_SCHEMA, Count, Depths, broken
 from loadlib.workloads.filler import END, filler
 from loadlib.workloads.haystack import (
@@ -112,9 +111,10 @@ class LongContextSpec(SizedSpec):
         if isinstance(self.prefix, float) and self.depth and min(self.depth) < self.prefix:
             shared = units.format_share(self.prefix)
             raise broken(f"a fact in the {shared} that are shared could not differ", "depth")
-        if self.needles > 1 and least(self.output_tokens) < self.needles * TOKENS_PER_CODE:
-            needed = self.needles * TOKENS_PER_CODE
-            raise broken(f"{self.needles} codes take {needed} tokens of an answer", "output_tokens")
+        needed, shortest = self.needles * TOKENS_PER_CODE, least(self.output_tokens)
+        if self.needles > 1 and shortest < needed:
+            codes = f"{self.needles} codes take {needed} tokens of an answer"
+            raise broken(f"{codes}, the shortest has {shortest}", "output_tokens")
         return self
 
     @property
@@ -185,7 +185,6 @@ class LongContext:
             cut_tokens=fit.cut,
             check=HasCodes(codes) if spec.check else None,
             variant=self._variant(fit.asked, depths, ordinal),
-            right=Said(", ".join(codes)) if spec.needles > 1 else None,
             extra_body=spec.extra_body,
         )
 
