@@ -25,13 +25,13 @@ def misses(summary: Summary) -> list[tuple[Group, str]]:
         meant, came = group.cut_tokens, group.delivered_tokens
         if group.workload not in asked or not meant or came is None:
             continue
-        missed = came / meant - 1
-        if group.tokens.source == "server" and abs(missed) > MISSED:
-            found.append((group, _sentence(came, meant, missed)))
+        if group.tokens.source == "server" and abs(came - meant) > MISSED * meant:
+            found.append((group, _sentence(came, meant)))
     return found
 
 
-def _sentence(came: int, meant: int, missed: float) -> str:
+def _sentence(came: int, meant: int) -> str:
+    missed = came / meant - 1
     sign = "−" if missed < 0 else "+"
     return (
         f"delivered {f.count(came)} of {f.count(meant)} prompt tokens asked for "
