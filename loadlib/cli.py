@@ -294,11 +294,13 @@ def compare(before: Path, after: Path, *, as_json: bool) -> int:
 
 def _show_comparison(before: Path, after: Path, *, err: bool) -> None:
     from loadlib import compare as comparing
+    from loadlib.brevity import across_runs
     from loadlib.report import terminal
 
     old, new = _run_of(before), _run_of(after)
     terminal.print_comparison(comparing.compare(old, new), terminal.Screen(err=err))
-    for line in comparing.unmatched(old, new):
+    shorter = across_runs(old.summary.groups, new.summary.groups)
+    for line in (*comparing.unmatched(old, new), *shorter):
         _say(f"  {line}", err=err)
 
 

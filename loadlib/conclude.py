@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loadlib import gates, health
+from loadlib.brevity import across_phases
 from loadlib.errorbound import Bound
 from loadlib.instrument import Bounds, readings
 from loadlib.recorder import NS, Totals
@@ -79,7 +80,7 @@ def conclude(
         scenario=scenario.effective(),
         models={name: model.describe() for name, model in session.models.items()},
         skipped=tuple(session.skipped),
-        notices=tuple(_notices(session, windows, ending, totals.marks)),
+        notices=(*_notices(session, windows, ending, totals.marks), *across_phases(groups)),
         started_at=_utc(started_ns),
         duration_s=round((end_ns - started_ns) / NS, 3),
         state="interrupted" if ending.cut_short else "complete",

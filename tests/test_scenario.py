@@ -280,6 +280,7 @@ def test_a_table_by_name_is_prompts_or_answers_by_the_key_it_stands_under():
         ("{uniform: 5}", "uniform: should be the lowest and the highest, such as [100, 2k]"),
         ("{uniform: [9, 5]}", "uniform: the lowest comes first, not 9 before 5"),
         ("{uniform: [0, 5]}", "uniform: should be 1 or more"),
+        ("{uniform: [5, 1000M]}", "uniform: should be 100,000,000 or less"),
         ("{lognormal: {p50: 5}}", "lognormal: should be {p50: …, p99: …}"),
         ("{lognormal: {p50: 5, p99: 4}}", "lognormal: p99 4 is below p50 5"),
         ("{lognormal: {p50: 5, p99: 8kb}}", "lognormal: '8kb' is not a number"),
