@@ -12,6 +12,7 @@ from workload_stand_ins import Model, says
 from loadlib import tokens
 from loadlib.errors import DataError, ScenarioError
 from loadlib.lengths import TABLES, LogNormal, Uniform
+from loadlib.quality import Said
 from loadlib.workloads import build
 from loadlib.workloads.chat import BUILT_IN, ChatSpec
 from loadlib.workloads.conversations import load
@@ -468,3 +469,15 @@ def test_a_language_that_is_not_there_is_refused_with_those_that_are(file, tmp_p
     assert chat(data=str(path)).prompt(Model(), 2).variant is None
     with pytest.raises(ScenarioError, match=r"the data file has no 'pt', only pt-BR, en$"):
         chat(data=str(path), languages=("pt",))
+
+
+def test_conversations_of_ones_own_history_have_drawn_caps_and_a_language():
+    workload = chat(history="own", languages=("ja", "fr"), output_tokens=Uniform(20, 400))
+    made = [workload.prompt(Model(), n) for n in range(30)]
+    assert {prompt.variant for prompt in made} == {"ja", "fr"}
+    assert len({prompt.max_tokens for prompt in made}) > 15
+    followed = made[3].then(Said("はい。")).prompt
+    assert (followed.variant, followed.max_tokens) == (made[3].variant, made[3].max_tokens)
+    drawn = workload.expected_tokens(Model())
+    fixed = chat(history="own", languages=("ja", "fr"), output_tokens=(210,))
+    assert drawn == pytest.approx(fixed.expected_tokens(Model()), rel=0.01)
