@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from loadlib import __version__, provenance
+from loadlib import __version__, lengths, provenance
 from loadlib.folder import encode_json, write_atomically
 from loadlib.scenario import Phase, Scenario
 from loadlib.summary import CheckStatus
@@ -214,7 +214,7 @@ def _mean_tokens(scenario: Scenario, mix: dict[tuple[str, str], float]) -> float
     for (_, workload), weight in mix.items():
         spec = scenario.workloads[workload]
         if isinstance(spec, SizedSpec):
-            total += weight * sum(spec.output_tokens) / len(spec.output_tokens)
+            total += weight * lengths.mean(spec.output_tokens)
     return total / sum(mix.values())
 
 

@@ -1,13 +1,12 @@
 """The values a scenario is made of: frozen, validated, free of I/O.
 
 Field names inside carry units (`duration_ns`); the keys people write are their aliases
-(`duration: 10s`). What the design knows but nothing acts on yet is refused, never
-ignored.
+(`duration: 10s`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
@@ -41,7 +40,7 @@ from loadlib.scenario_fields import (
 from loadlib.scenario_phase import Phase
 from loadlib.schedule import expected_requests
 from loadlib.slo import Objective, parse, undecidable
-from loadlib.workloads import AnySpec
+from loadlib.workloads import AnySpec, SizedSpec
 
 Auth = Literal["bearer", "api-key"]
 """Which header carries the key."""
@@ -379,6 +378,12 @@ class Scenario(Spec):
             return False
         hosts = [urlsplit(model.base_url).hostname for model in models if model.own]
         return len(hosts) != len(set(hosts))
+
+    def distributions(self) -> Iterator[str]:
+        """`chat: output_tokens table azure-conv: mean 210 …`: a line per length that is drawn."""
+        for name, spec in self.workloads.items():
+            if isinstance(spec, SizedSpec):
+                yield from (f"{name}: {line}" for line in spec.distributions())
 
     def effective(self) -> dict[str, Any]:
         """Every setting as it holds, defaults included, in the form of a scenario file.

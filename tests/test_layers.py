@@ -26,12 +26,12 @@ LAYERS: tuple[str, ...] = (
     (
         "errors sample prompt quality metrics histogram binomial redact hlog schedule slo health "
         "engine summary tape sse chunk answer admission units rates errorbound limit_headers "
-        "backoff"
+        "backoff lengths"
     ),
     (
         "recorder summarise run rows folder provenance recover calibration scenario "
-        "scenario_fields scenario_spec scenario_phase scenario_yaml catalog prices tokens "
-        "workloads guard session instrument outcome quirks ratelimits reserve "
+        "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
+        "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
         "limits_planned"
     ),
     "gates verdict expectations compare brevity conclude charts findings",
