@@ -45,7 +45,7 @@ MISTAKES = {
     "less than one request": ("requests: 12", "duration: 1ms", ":8:", "plans no request"),
     "nothing measured": ("phase: measure", "phase: warmup", ":7:", "zero requests"),
     "weight zero": ("kind: chat,", "kind: chat, weight: 0,", "zero requests"),
-    "unknown policy": ("name: small", "name: small\non_throttle: retry", ":4:", "record, backoff"),
+    "unknown policy": ("name: small", "name: small\non_throttle: retry", ":3:", "record, backoff"),
     "undecidable goodput": ("ttft.p50 < 5s", "goodput >= 95%", ":10:", "goodput"),
     "YAML": ("models: [", "models: [[", ":5:", "not YAML"),
 }
