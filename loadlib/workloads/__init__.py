@@ -14,6 +14,7 @@ from loadlib.workloads.chat import Chat, ChatSpec
 from loadlib.workloads.long_context import LongContext, LongContextSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
 from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
+from loadlib.workloads.tools import Tools, ToolsSpec
 from loadlib.workloads.windows import Target
 
 __all__ = [
@@ -58,9 +59,10 @@ KINDS: dict[str, Callable[[str, Any, int], Workload]] = {
     "chat": Chat,
     "long_context": LongContext,
     "replay": Replay,
+    "tools": Tools,
 }
 
-AnySpec = ChatSpec | LongContextSpec | ReplaySpec | CustomSpec
+AnySpec = ChatSpec | LongContextSpec | ReplaySpec | ToolsSpec | CustomSpec
 """The settings of a workload of any kind, told apart by `kind`."""
 
 SPECS: dict[str, type[WorkloadSpec]] = {
