@@ -240,7 +240,7 @@ def test_a_window_that_cannot_hold_the_catalogue_is_skipped_and_it_is_said():
     assert workload.expected_tokens(small) == (0, 0)
     (line,) = workload.skipped(small)
     assert line.startswith("t: skipped for small (")
-    assert "window 4,000" in line
+    assert "its window is 4,000" in line
     with pytest.raises(ValueError, match="small"):
         workload.prompt(small, 0)
     assert workload.serves(Model(context_window=100_000))

@@ -12,6 +12,7 @@ from typing import Any, Protocol, get_args
 from loadlib.prompt import Prompt
 from loadlib.workloads.chat import Chat, ChatSpec
 from loadlib.workloads.long_context import LongContext, LongContextSpec
+from loadlib.workloads.reason import Reason, ReasonSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
 from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
 from loadlib.workloads.tools import Tools, ToolsSpec
@@ -58,11 +59,12 @@ class Workload(Protocol):
 KINDS: dict[str, Callable[[str, Any, int], Workload]] = {
     "chat": Chat,
     "long_context": LongContext,
+    "reason": Reason,
     "replay": Replay,
     "tools": Tools,
 }
 
-AnySpec = ChatSpec | LongContextSpec | ReplaySpec | ToolsSpec | CustomSpec
+AnySpec = ChatSpec | LongContextSpec | ReasonSpec | ReplaySpec | ToolsSpec | CustomSpec
 """The settings of a workload of any kind, told apart by `kind`."""
 
 SPECS: dict[str, type[WorkloadSpec]] = {
