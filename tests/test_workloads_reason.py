@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import itertools
 import random
 import re
 from datetime import date
@@ -20,7 +21,6 @@ from loadlib.quality import judged
 from loadlib.workloads import build
 from loadlib.workloads.puzzles import DAYS, FAMILIES
 from loadlib.workloads.reason import FamilyName, Form, ReasonSpec
-import itertools
 
 FORMS = get_args(Form)
 

@@ -16,6 +16,7 @@ from loadlib.workloads.reason import Reason, ReasonSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
 from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
 from loadlib.workloads.tools import Tools, ToolsSpec
+from loadlib.workloads.translate import Translate, TranslateSpec
 from loadlib.workloads.windows import Target
 
 __all__ = [
@@ -62,9 +63,12 @@ KINDS: dict[str, Callable[[str, Any, int], Workload]] = {
     "reason": Reason,
     "replay": Replay,
     "tools": Tools,
+    "translate": Translate,
 }
 
-AnySpec = ChatSpec | LongContextSpec | ReasonSpec | ReplaySpec | ToolsSpec | CustomSpec
+AnySpec = (
+    ChatSpec | LongContextSpec | ReasonSpec | ReplaySpec | ToolsSpec | TranslateSpec | CustomSpec
+)
 """The settings of a workload of any kind, told apart by `kind`."""
 
 SPECS: dict[str, type[WorkloadSpec]] = {

@@ -84,5 +84,6 @@ def _asked(puzzle: Puzzle, form: Form) -> tuple[str, str]:
     wanted = _WANTED[puzzle.kind]
     if form == "brief":
         return f"Answer with {wanted}.", puzzle.answer
-    asked = f'Think step by step. End with a line "Answer: X", where X is {wanted}.'
+    what = wanted.replace(" only", "")
+    asked = f'Think step by step. End with a line "Answer: X", where X is {what}.'
     return asked, f"{puzzle.working}\n\nAnswer: {puzzle.answer}"
