@@ -5,7 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loadlib.swarm import ChatUser, LLMMixin, LLMUser, LongContextUser, ReplayUser, Reply
+    from loadlib.swarm import (
+        ChatUser,
+        LLMMixin,
+        LLMUser,
+        LongContextUser,
+        ReasonUser,
+        ReplayUser,
+        Reply,
+        ToolsUser,
+        TranslateUser,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -13,8 +23,11 @@ __all__ = [
     "LLMMixin",
     "LLMUser",
     "LongContextUser",
+    "ReasonUser",
     "ReplayUser",
     "Reply",
+    "ToolsUser",
+    "TranslateUser",
     "__version__",
 ]
 

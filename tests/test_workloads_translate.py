@@ -155,7 +155,7 @@ def test_pairs_lengths_and_texts_go_round():
     assert asked[0].startswith(
         "Translate the following text from Chinese (Simplified) into English."
     )
-    assert len(asked[2]) > 2 * len(asked[0]), "short ones and long ones in turn"
+    assert len(asked[2]) > len(asked[0]) + 80, "short ones and long ones in turn"
     assert len(set(asked)) == workload.size == 2 * len(texts())
     short = translate(pairs=("de-fr",), length=("short",))
     count = sum(text.length == "short" for text in texts())

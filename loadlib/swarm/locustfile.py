@@ -1,6 +1,13 @@
 """The locustfile of `loadlib run`: one user class per kind of workload."""
 
-from loadlib.swarm import ChatUser, LongContextUser, ReplayUser
+from loadlib.swarm import (
+    ChatUser,
+    LongContextUser,
+    ReasonUser,
+    ReplayUser,
+    ToolsUser,
+    TranslateUser,
+)
 
 
 class Chat(ChatUser):
@@ -13,3 +20,15 @@ class LongContext(LongContextUser):
 
 class Replay(ReplayUser):
     """Takes the arrivals of every `kind: replay`."""
+
+
+class Tools(ToolsUser):
+    """Takes the arrivals of every `kind: tools`."""
+
+
+class Translate(TranslateUser):
+    """Takes the arrivals of every `kind: translate`."""
+
+
+class Reason(ReasonUser):
+    """Takes the arrivals of every `kind: reason`."""

@@ -10,7 +10,7 @@ import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from loadlib import tokens
@@ -51,6 +51,7 @@ class Tasks:
     kind: str
     size: int | None = None
     invalid_skipped = 0
+    requests_per_arrival = 1.0
 
     def __init__(self, name: str, spec: CappedSpec, seed: int) -> None:
         self.name = name
@@ -138,10 +139,20 @@ class Tasks:
         return self._of_tools[key]
 
     def _counts(self, encoding: str) -> list[int]:
-        """Prompt tokens of the first tasks."""
+        """Prompt tokens of the first tasks, all their turns among them."""
         if encoding not in self._sizes:
-            tasks = [self.task(n) for n in range(LOOKED_AT)]
             self._sizes[encoding] = [
-                self._count(task, self._messages(task), encoding) for task in tasks
+                self._count(task, self._messages(task), encoding) for task in self.first_turns
             ]
         return self._sizes[encoding]
+
+    @cached_property
+    def first_turns(self) -> list[Task]:
+        """The first tasks, each with what follows right answers."""
+        turns: list[Task] = []
+        for ordinal in range(LOOKED_AT):
+            turn: Task | None = self.task(ordinal)
+            while turn is not None:
+                turns.append(turn)
+                turn = None if turn.then is None else turn.then(turn.right)
+        return turns

@@ -20,7 +20,7 @@ from loadlib.quality import Said, judged
 from loadlib.scenario_fields import Counts, one_or_many, scalar_or_list, tuple_of
 from loadlib.workloads.calls import Call, Calls, Says
 from loadlib.workloads.spec import CappedSpec
-from loadlib.workloads.tasks import Task, Tasks
+from loadlib.workloads.tasks import LOOKED_AT, Task, Tasks
 from loadlib.workloads.tool_catalogue import EVERY
 from loadlib.workloads.tool_stories import ASKS, NAMES, PLAIN, STORIES, TOOLS, Story, Tool
 
@@ -73,6 +73,8 @@ class Tools(Tasks):
         random.Random(f"{seed}/{name}/catalogue").shuffle(further)
         self._catalogue = [*TOOLS, *further[: spec.offered - len(TOOLS)]]
         random.Random(f"{seed}/{name}/order").shuffle(self._catalogue)
+        if "multi-step" in self._modes:  # mean of a right conversation
+            self.requests_per_arrival = len(self.first_turns) / LOOKED_AT
 
     def task(self, ordinal: int) -> Task:
         """Task number `ordinal` (from 0, without end)."""
