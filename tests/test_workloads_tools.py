@@ -315,8 +315,9 @@ def test_settings_that_cannot_be_met_are_refused_where_they_stand(tmp_path):
         ({"mode": "several"}, "workloads.t.mode", "is not one of one, many, parallel"),
         ({"mode": []}, "workloads.t.mode", "mode: "),
         ({"mode": ["one", "two"]}, "workloads.t.mode", "is not one of one, many, parallel"),
-        ({"offered": 5}, "workloads.t.offered", "12"),
-        ({"offered": 500}, "workloads.t.offered", "128"),
+        ({"mode": "many", "offered": 5}, "workloads.t.offered", "12"),
+        ({"mode": "many", "offered": 500}, "workloads.t.offered", "128"),
+        ({"offered": 20}, "workloads.t.offered", "needs mode: many"),
         ({"extra_body": {"tools": []}}, "extra_body", "tools is set by the workload itself"),
         ({"prompt_tokens": 10}, "prompt_tokens", "belongs to kind: chat"),
     ]

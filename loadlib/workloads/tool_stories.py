@@ -169,8 +169,8 @@ def _ticket(luck: random.Random) -> Ask:
     priority, channel = luck.choice(("low", "high")), luck.choice(("email", "phone", "chat"))
     language, code = luck.choice((("German", "de"), ("Spanish", "es"), ("Chinese", "zh")))
     words = (
-        f"Open a {category} ticket of {priority} priority for customer {customer}, who wants to be"
-        f" contacted by {channel} in {language}."
+        f"Open a ticket about {category} for customer {customer}, of {priority} priority; the"
+        f" customer wants to be contacted by {channel} in {language}."
     )
     contact = {"channel": channel, "language": code}
     return words, Call(
@@ -308,7 +308,7 @@ def _complaint(luck: random.Random) -> Story:
     category, number = luck.choice(("delivery", "billing")), f"T-{luck.randint(1000, 9999)}"
     arguments = {"customer_id": customer, "category": category, "priority": "high"}
     return Story(
-        f"The customer with the address {email} has called. Open a {category} ticket of high"
+        f"The customer with the address {email} has called. Open a ticket about {category} of high"
         " priority for this customer, then reply with the ticket's number only.",
         (
             Step(

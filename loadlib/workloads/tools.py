@@ -13,11 +13,18 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, field_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from loadlib.prompt import Message
 from loadlib.quality import Said, judged
-from loadlib.scenario_fields import Counts, one_or_many, scalar_or_list, tuple_of
+from loadlib.scenario_fields import Counts, broken, one_or_many, scalar_or_list, tuple_of
 from loadlib.workloads.calls import Call, Calls, Says
 from loadlib.workloads.spec import CappedSpec
 from loadlib.workloads.tasks import LOOKED_AT, Task, Tasks
@@ -28,6 +35,7 @@ Mode = Literal["one", "many", "parallel", "forced", "none", "multi-step"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
 MOST_OFFERED = 128  # what OpenAI takes
+OFFERED = 64
 HANDFUL = 5
 """Functions that are offered where the catalogue is not big."""
 
@@ -47,8 +55,11 @@ class ToolsSpec(CappedSpec):
     mode: Modes = Field(
         ("one",), description=f"{', '.join(MODES)}: one of them, or a list to go round"
     )
-    offered: int = Field(
-        64, ge=len(TOOLS), le=MOST_OFFERED, description="functions offered in mode many"
+    offered: int | None = Field(
+        None,
+        ge=len(TOOLS),
+        le=MOST_OFFERED,
+        description=f"functions offered in mode many; default: {OFFERED}",
     )
     output_tokens: Counts = Field((256,), description="cap: a number, or a list to go round")
 
@@ -58,6 +69,12 @@ class ToolsSpec(CappedSpec):
         for key in sorted({"tools", "tool_choice"} & value.keys()):
             raise ValueError(f"{key} is set by the workload itself (mode)")
         return value
+
+    @model_validator(mode="after")
+    def _needed(self) -> ToolsSpec:
+        if self.offered is not None and "many" not in self.mode:
+            raise broken("needs mode: many (the other modes offer a handful)", "offered")
+        return self
 
 
 class Tools(Tasks):
@@ -71,7 +88,7 @@ class Tools(Tasks):
         # One application has one catalogue: all its requests begin alike, and a prefix cache helps.
         further = list(EVERY[len(TOOLS) :])
         random.Random(f"{seed}/{name}/catalogue").shuffle(further)
-        self._catalogue = [*TOOLS, *further[: spec.offered - len(TOOLS)]]
+        self._catalogue = [*TOOLS, *further[: (spec.offered or OFFERED) - len(TOOLS)]]
         random.Random(f"{seed}/{name}/order").shuffle(self._catalogue)
         if "multi-step" in self._modes:  # mean of a right conversation
             self.requests_per_arrival = len(self.first_turns) / LOOKED_AT
