@@ -17,6 +17,7 @@ from spoiling import SHIFTS, spoiled
 from workload_stand_ins import Model, says
 
 from loadlib import tokens
+from loadlib.lengths import Uniform
 from loadlib.quality import judged
 from loadlib.workloads import build
 from loadlib.workloads.puzzles import DAYS, FAMILIES
@@ -153,6 +154,19 @@ def test_prompts_are_counted_exactly_and_skipped_where_they_do_not_fit():
     assert cap == 512
     assert not workload.serves(Model(context_window=550))
     assert "its window is 550" in workload.skipped(Model(context_window=550))[0]
+
+
+def test_caps_may_be_drawn_and_are_those_that_fit():
+    workload = reason(output_tokens=Uniform(10, 400))
+    small = Model(context_window=300)
+    drawn = [workload.prompt(small, n).max_tokens for n in range(50)]
+    assert drawn == [reason(output_tokens=Uniform(10, 400)).prompt(small, n).max_tokens
+                     for n in range(50)]  # fmt: skip
+    assert len(set(drawn)) > 20
+    assert max(drawn) < 300
+    assert "of the output caps skipped for m" in workload.skipped(small)[0]
+    assert workload.expected_tokens(small)[1] == pytest.approx(sum(drawn) / 50, rel=0.3)
+    assert workload.expected_tokens(Model())[1] == pytest.approx(205, rel=0.05)
 
 
 def test_a_check_that_is_switched_off_leaves_the_answer_alone():

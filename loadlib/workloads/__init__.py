@@ -14,7 +14,7 @@ from loadlib.workloads.chat import Chat, ChatSpec
 from loadlib.workloads.long_context import LongContext, LongContextSpec
 from loadlib.workloads.reason import Reason, ReasonSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
-from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
+from loadlib.workloads.spec import CappedSpec, CustomSpec, PromptSpec, WorkloadSpec
 from loadlib.workloads.tools import Tools, ToolsSpec
 from loadlib.workloads.translate import Translate, TranslateSpec
 from loadlib.workloads.windows import Target
@@ -23,9 +23,9 @@ __all__ = [
     "KINDS",
     "SPECS",
     "AnySpec",
+    "CappedSpec",
     "PromptSpec",
     "Replay",
-    "SizedSpec",
     "Stream",
     "Target",
     "Workload",

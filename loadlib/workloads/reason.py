@@ -53,7 +53,9 @@ class ReasonSpec(CappedSpec):
         ("brief",),
         description="brief: the answer only; steps: reasons first, then a line `Answer: …`",
     )
-    output_tokens: Counts = Field((512,), description="cap: a number, or a list to go round")
+    output_tokens: Counts = Field(
+        (512,), description="cap: a number, a list to go round, or a distribution"
+    )
 
 
 class Reason(Tasks):

@@ -17,7 +17,7 @@ from loadlib import tokens
 from loadlib.prompt import Message, Next, Prompt
 from loadlib.quality import Check, Said
 from loadlib.workloads.spec import CappedSpec
-from loadlib.workloads.windows import Target, encoding_of, room
+from loadlib.workloads.windows import Lengths, Target, encoding_of
 
 LOOKED_AT = 120
 """Tasks that are counted for estimates, and to see whether a window holds them."""
@@ -57,6 +57,7 @@ class Tasks:
         self.name = name
         self._spec = spec
         self._seed = seed
+        self._caps = Lengths((), spec.output_tokens, (seed, name))
         self._sizes: dict[str, list[int]] = {}
         self._of_tools: dict[tuple[str, int], int] = {}
 
@@ -70,32 +71,28 @@ class Tasks:
 
     def serves(self, model: Target) -> bool:
         """Whether the window of `model` holds the tasks with their answers."""
-        limit = room(model, max(self._spec.output_tokens))
-        return limit is None or limit >= max(self._counts(encoding_of(model)[0]))
+        return self._caps.serves(model, self._longest(model))
 
     def skipped(self, model: Target) -> tuple[str, ...]:
-        """A line where nothing is sent to `model`."""
+        """A line where nothing is sent to `model`, or where some output caps do not fit."""
+        longest = self._longest(model)
         if self.serves(model):
-            return ()
-        longest = max(self._counts(encoding_of(model)[0]))
-        output = max(self._spec.output_tokens)
-        why = f"{longest:,} prompt tokens and {output:,} for the answer; "
-        why += f"its window is {model.context_window:,}"
+            return self._caps.notices(self.name, model, longest)
+        why = f"{longest:,} prompt tokens and the answer; its window is {model.context_window:,}"
         return (f"{self.name}: skipped for {model.name} ({why})",)
 
     def expected_tokens(self, model: Target) -> tuple[float, float]:
         """Mean prompt tokens of the first tasks, and mean output cap; (0, 0) if none is sent."""
         if not self.serves(model):
             return 0.0, 0.0
-        counts, outputs = self._counts(encoding_of(model)[0]), self._spec.output_tokens
-        return sum(counts) / len(counts), sum(outputs) / len(outputs)
+        counts = self._counts(encoding_of(model)[0])
+        caps = self._caps.caps(model, max(counts))
+        return sum(counts) / len(counts), sum(caps) / len(caps)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
-        if not self.serves(model):
-            raise ValueError(f"no task fits the window of {model.name}")
-        caps = self._spec.output_tokens
-        return self._prompt(model, self.task(ordinal), caps[ordinal % len(caps)], 1)
+        cap = self._caps.output(model, ordinal, self._longest(model))
+        return self._prompt(model, self.task(ordinal), cap, 1)
 
     def _prompt(self, model: Target, task: Task, cap: int, turn: int) -> Prompt:
         encoding, exact = encoding_of(model)
@@ -137,6 +134,10 @@ class Tasks:
             text = json.dumps(tool, ensure_ascii=False, separators=(",", ":"))
             self._of_tools[key] = tokens.count(text, encoding)
         return self._of_tools[key]
+
+    def _longest(self, model: Target) -> int:
+        """The longest prompt of the first tasks; 0 where no window asks for it."""
+        return 0 if model.context_window is None else max(self._counts(encoding_of(model)[0]))
 
     def _counts(self, encoding: str) -> list[int]:
         """Prompt tokens of the first tasks, all their turns among them."""

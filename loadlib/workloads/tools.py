@@ -61,7 +61,9 @@ class ToolsSpec(CappedSpec):
         le=MOST_OFFERED,
         description=f"functions offered in mode many; default: {OFFERED}",
     )
-    output_tokens: Counts = Field((256,), description="cap: a number, or a list to go round")
+    output_tokens: Counts = Field(
+        (256,), description="cap: a number, a list to go round, or a distribution"
+    )
 
     @field_validator("extra_body")
     @classmethod

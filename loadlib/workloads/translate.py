@@ -59,7 +59,9 @@ class TranslateSpec(CappedSpec):
         PlainSerializer(scalar_or_list),
         WithJsonSchema(one_or_many({"enum": list(get_args(Length))})),
     ] = Field(("short", "long"), description="short: a sentence or two; long: a paragraph")
-    output_tokens: Counts = Field((512,), description="cap: a number, or a list to go round")
+    output_tokens: Counts = Field(
+        (512,), description="cap: a number, a list to go round, or a distribution"
+    )
 
     @field_validator("pairs")
     @classmethod
