@@ -27,7 +27,7 @@ from pydantic_core import PydanticCustomError
 from loadlib import scenario_lengths, units
 from loadlib.lengths import Length
 from loadlib.rates import Rate, S, refusal
-from loadlib.scenario_lengths import COUNT_SCHEMA
+from loadlib.scenario_lengths import COUNT_SCHEMA, TIME_SCHEMA
 from loadlib.schedule import SHAPES
 
 FROM_YAML = {"yaml": True}
@@ -167,11 +167,6 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-_TIME_SCHEMA: dict[str, Any] = {
-    "type": "string",
-    "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|m|min|h)\s*)+$",
-    "examples": ["10s", "800ms", "2m"],
-}
 _RATE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "pattern": r"^\s*[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\s*/\s*(s|sec|m|min|h)\s*$",
@@ -182,7 +177,7 @@ _POINTS_SCHEMA: dict[str, Any] = {
     "minItems": 1,
     "items": {
         "type": "array",
-        "prefixItems": [_TIME_SCHEMA, _RATE_SCHEMA],
+        "prefixItems": [TIME_SCHEMA, _RATE_SCHEMA],
         "minItems": 2,
         "maxItems": 2,
     },
@@ -211,6 +206,12 @@ Counts = Annotated[
     PlainSerializer(scenario_lengths.write),
     WithJsonSchema(scenario_lengths.SCHEMA),
 ]
+Pauses = Annotated[
+    Length,
+    PlainValidator(scenario_lengths.read_pause),
+    PlainSerializer(scenario_lengths.write_pause),
+    WithJsonSchema(scenario_lengths.PAUSE_SCHEMA),
+]
 Depths = Annotated[
     tuple[float, ...],
     BeforeValidator(_depths),
@@ -222,21 +223,21 @@ Duration = Annotated[
     BeforeValidator(_duration),
     Field(gt=0),
     PlainSerializer(units.format_duration),
-    WithJsonSchema(_TIME_SCHEMA),
+    WithJsonSchema(TIME_SCHEMA),
 ]
 Instant = Annotated[
     int,
     BeforeValidator(_duration),
     Field(ge=0),
     PlainSerializer(units.format_duration),
-    WithJsonSchema(_TIME_SCHEMA),
+    WithJsonSchema(TIME_SCHEMA),
 ]
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),
     Field(gt=0),
     PlainSerializer(lambda value: units.format_duration(round(value * S))),
-    WithJsonSchema(_TIME_SCHEMA),
+    WithJsonSchema(TIME_SCHEMA),
 ]
 RateOrPoints = Annotated[
     Rate,

@@ -1,10 +1,12 @@
-"""How a length is written in a scenario: read, checked, written back, described to editors.
+"""How lengths and pauses are written in a scenario: read, checked, written back, described.
 
 64 · 8k · [8k, 32k]                          numbers, to go round
 {uniform: [100, 2k]}
 {lognormal: {p50: 500, p99: 8k}}
 {table: azure-conv}                          published quantiles, by name
 {table: {p50: 1020, p90: 2734, p99: 4142}}   your own; min and max where they are known
+
+Pauses are the same with durations: 2s · {lognormal: {p50: 40s, p99: 5m}}.
 """
 
 from __future__ import annotations
@@ -26,21 +28,43 @@ COUNT_SCHEMA: dict[str, Any] = {
     "examples": ["8k", "16Ki", 64],
 }
 
+TIME_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|m|min|h)\s*)+$",
+    "examples": ["10s", "800ms", "2m"],
+}
+
+MAX_PAUSE_NS = 86_400 * 10**9
+
 _SIDES = {"prompt_tokens": 0, "output_tokens": 1}
 _QUANTILE = re.compile(r"p(\d{1,2}(?:[._]\d{1,4})?)")
 _ENDS = {"min": 0.0, "max": 1.0}
 
 
+One = Callable[[object], int]
+"""How a single length or pause is read. Raises ValueError."""
+
+
 def read(value: object, info: ValidationInfo) -> Length:
     """What stands at `prompt_tokens` or `output_tokens`, checked. Raises ValueError."""
+    return _any(value, _count, _SIDES.get(info.field_name or ""))
+
+
+def read_pause(value: object, info: ValidationInfo) -> Length:
+    """What stands at `think_time`, in ns, checked. Raises ValueError."""
+    from_file = bool((info.context or {}).get("yaml"))
+    return _any(value, lambda one: _pause(one, from_file), None)
+
+
+def _any(value: object, one: One, side: int | None) -> Length:
     if isinstance(value, Distribution):
         return value
     if isinstance(value, dict):
-        return _distribution(value, _SIDES.get(info.field_name or ""))
+        return _distribution(value, one, side)
     many = value if isinstance(value, (list, tuple)) else [value]
     if not many:
         raise ValueError("should not be an empty list")
-    return tuple(_count(item) for item in many)
+    return tuple(one(item) for item in many)
 
 
 def _count(value: object) -> int:
@@ -50,11 +74,19 @@ def _count(value: object) -> int:
     return count
 
 
-def _distribution(value: dict[Any, Any], side: int | None) -> Distribution:
+def _pause(value: object, from_file: bool) -> int:
+    # a Python caller gives ns
+    pause_ns = value if isinstance(value, int) and not from_file else units.duration_ns(value)
+    if not 0 < pause_ns <= MAX_PAUSE_NS:
+        raise ValueError("should be more than 0 and at most a day")
+    return pause_ns
+
+
+def _distribution(value: dict[Any, Any], one: One, side: int | None) -> Distribution:
     kinds: dict[str, Callable[[object], Distribution]] = {
-        "uniform": _uniform,
-        "lognormal": _lognormal,
-        "table": lambda given: _table(given, side),
+        "uniform": lambda given: _uniform(given, one),
+        "lognormal": lambda given: _lognormal(given, one),
+        "table": lambda given: _table(given, one, side),
     }
     if len(value) != 1 or (kind := str(next(iter(value)))) not in kinds:
         guess = next((hint for key in value if (hint := nearest(str(key), kinds))), "")
@@ -68,25 +100,25 @@ def _distribution(value: dict[Any, Any], side: int | None) -> Distribution:
         raise ValueError(f"{kind}: {error}") from None
 
 
-def _uniform(given: object) -> Distribution:
+def _uniform(given: object, one: One) -> Distribution:
     if not isinstance(given, (list, tuple)) or len(given) != 2:
         raise ValueError("should be the lowest and the highest, such as [100, 2k]")
-    low, high = map(_count, given)
+    low, high = map(one, given)
     if low > high:
-        raise ValueError(f"the lowest comes first, not {low:,} before {high:,}")
+        raise ValueError(f"the lowest comes first, not {given[0]} before {given[1]}")
     return Uniform(low, high)
 
 
-def _lognormal(given: object) -> Distribution:
+def _lognormal(given: object, one: One) -> Distribution:
     if not isinstance(given, dict) or set(given) != {"p50", "p99"}:
         raise ValueError("should be {p50: …, p99: …}")
-    p50, p99 = _count(given["p50"]), _count(given["p99"])
+    p50, p99 = one(given["p50"]), one(given["p99"])
     if p99 < p50:
-        raise ValueError(f"p99 {p99:,} is below p50 {p50:,}")
+        raise ValueError(f"p99 {given['p99']} is below p50 {given['p50']}")
     return LogNormal(p50, p99)
 
 
-def _table(given: object, side: int | None) -> Distribution:
+def _table(given: object, one: One, side: int | None) -> Distribution:
     if isinstance(given, str):
         if given not in TABLES or side is None:
             raise ValueError(
@@ -95,7 +127,7 @@ def _table(given: object, side: int | None) -> Distribution:
         return TABLES[given][side]
     if not isinstance(given, dict):
         raise ValueError(f"should be one of {', '.join(TABLES)}, or quantiles {{p50: …, p99: …}}")
-    points = sorted((_share(key), _count(tokens)) for key, tokens in given.items())
+    points = sorted((_share(key), one(value)) for key, value in given.items())
     if len({share for share, _ in points}) < len(points):
         raise ValueError("names a quantile twice")
     if wrong := refusal(points):
@@ -116,16 +148,25 @@ def _share(key: object) -> float:
 
 def write(lengths: Length) -> Any:
     """As it is written in a file: `read` makes the same of it."""
+    return _written(lengths, int)
+
+
+def write_pause(pauses: Length) -> Any:
+    """As it is written in a file: `read_pause` makes the same of it."""
+    return _written(pauses, units.format_duration)
+
+
+def _written(lengths: Length, one: Callable[[int], Any]) -> Any:
     match lengths:
         case Uniform(low, high):
-            return {"uniform": [low, high]}
+            return {"uniform": [one(low), one(high)]}
         case LogNormal(p50, p99):
-            return {"lognormal": {"p50": p50, "p99": p99}}
+            return {"lognormal": {"p50": one(p50), "p99": one(p99)}}
         case Table(points, None):
-            return {"table": {_key(share): tokens for share, tokens in points}}
+            return {"table": {_key(share): one(value) for share, value in points}}
         case Table(_, name):
             return {"table": name}
-    return lengths[0] if len(lengths) == 1 else list(lengths)
+    return one(lengths[0]) if len(lengths) == 1 else [one(value) for value in lengths]
 
 
 def _key(share: float) -> str:
@@ -153,36 +194,32 @@ def _only(key: str, schema: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-SCHEMA: dict[str, Any] = {
-    "anyOf": [
-        COUNT_SCHEMA,
-        {"type": "array", "minItems": 1, "items": COUNT_SCHEMA},
-        _only("uniform", {"type": "array", "items": COUNT_SCHEMA, "minItems": 2, "maxItems": 2}),
-        _only(
-            "lognormal",
-            {
-                "type": "object",
-                "properties": {"p50": COUNT_SCHEMA, "p99": COUNT_SCHEMA},
-                "required": ["p50", "p99"],
-                "additionalProperties": False,
-            },
-        ),
-        _only(
-            "table",
-            {
-                "anyOf": [
-                    {"enum": list(TABLES)},
-                    {
-                        "type": "object",
-                        "patternProperties": {
-                            r"^(min|max|p[0-9]{1,2}([._][0-9]{1,4})?)$": COUNT_SCHEMA
-                        },
-                        "additionalProperties": False,
-                        "minProperties": 2,
-                    },
-                ]
-            },
-        ),
-    ]
-}
+def _schema(one: dict[str, Any], *tables: dict[str, Any]) -> dict[str, Any]:
+    p50_p99 = {
+        "type": "object",
+        "properties": {"p50": one, "p99": one},
+        "required": ["p50", "p99"],
+        "additionalProperties": False,
+    }
+    quantiles = {
+        "type": "object",
+        "patternProperties": {r"^(min|max|p[0-9]{1,2}([._][0-9]{1,4})?)$": one},
+        "additionalProperties": False,
+        "minProperties": 2,
+    }
+    return {
+        "anyOf": [
+            one,
+            {"type": "array", "minItems": 1, "items": one},
+            _only("uniform", {"type": "array", "items": one, "minItems": 2, "maxItems": 2}),
+            _only("lognormal", p50_p99),
+            _only("table", {"anyOf": [*tables, quantiles]}),
+        ]
+    }
+
+
+SCHEMA = _schema(COUNT_SCHEMA, {"enum": list(TABLES)})
 """JSON Schema of `prompt_tokens` and `output_tokens`."""
+
+PAUSE_SCHEMA = _schema(TIME_SCHEMA)
+"""JSON Schema of `think_time`."""

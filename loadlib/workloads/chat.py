@@ -18,10 +18,10 @@ from pydantic import Field, model_validator
 
 from loadlib import tokens
 from loadlib.errors import ScenarioError
-from loadlib.lengths import mean
+from loadlib.lengths import mean, nth
 from loadlib.prompt import Message, Prompt, Then
 from loadlib.quality import not_empty
-from loadlib.scenario_fields import Count, Duration, HeaderName, Names, broken
+from loadlib.scenario_fields import Count, HeaderName, Names, Pauses, broken
 from loadlib.workloads.conversations import Conversation, load
 from loadlib.workloads.dialogue import Dialogue
 from loadlib.workloads.filler import filler
@@ -51,8 +51,10 @@ class ChatSpec(DataSpec, SizedSpec):
         "recorded",
         description="own: the model's answers are carried forward; an arrival is a conversation",
     )
-    think_time: Duration | None = Field(
-        None, description="history: own: pause between an answer and the next turn; default: none"
+    think_time: Pauses | None = Field(
+        None,
+        description="history: own: pause between an answer and the next turn: a duration, a list "
+        "to go round, or a distribution; default: none",
     )
     session_header: HeaderName | None = Field(
         None, description="header that holds an id of the conversation, for routers that heed one"
@@ -200,9 +202,17 @@ class Chat:
             questions=(tuple(opening[len(head) :]), *questions[1:]),
             encoding=encoding,
             limit=limit,
-            think_ns=lambda _turn: self._spec.think_time or 0,
+            think_ns=lambda turn: self._pause(model, ordinal, turn),
             ask=ask,
         )
+
+    def _pause(self, model: Target, conversation: int, turn: int) -> int:
+        """How long (ns) the user thinks behind the answer to a turn."""
+        pauses = self._spec.think_time
+        if pauses is None:
+            return 0
+        key = self._seed, self.name, model.name, "think", conversation
+        return nth(pauses, turn - 1, *key)
 
     def _output(self, model: Target, ordinal: int) -> int:
         return self._lengths.output(model, ordinal, self._floor(model))
