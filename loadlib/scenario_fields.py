@@ -212,6 +212,13 @@ Pauses = Annotated[
     PlainSerializer(scenario_lengths.write_pause),
     WithJsonSchema(scenario_lengths.PAUSE_SCHEMA),
 ]
+Share = Annotated[
+    float,
+    BeforeValidator(units.share),
+    Field(ge=0, le=1),
+    PlainSerializer(lambda value: _tidy(value)),
+    WithJsonSchema(SHARE_SCHEMA),
+]
 Depths = Annotated[
     tuple[float, ...],
     BeforeValidator(_depths),

@@ -150,6 +150,7 @@ SPECS = {
     "models": scenario_spec.ModelSpec,
     "load": scenario_spec.Phase,
     "budget": scenario_spec.Budget,
+    "simulator": scenario_spec.Simulator,
 }
 
 

@@ -49,3 +49,39 @@ def test_right_answers_are_found_right_and_results_are_sent_back(driver: Driver)
         ends = [row["finish_reason"] for row in turns]
         assert ends == ["tool_calls"] * (len(turns) - 1) + ["stop"], "calls, then the answer"
         assert len(turns) in (2, 3)
+
+
+@pytest.mark.slow
+def test_wrong_answers_are_found_wrong(driver: Driver) -> None:
+    name = driver.scenario(
+        "[{phase: measure, requests: 60, arrival: constant, rate: 60/s}]",
+        models=[{"name": "gpt-4o-mini"}],
+        target="simulator",
+        simulator={"profile": "instant", "wrong_rate": "40 %"},
+        workloads={name: WORKLOADS[name] for name in ("translate", "reason")},
+        slo=["all: quality >= 95%"],
+    )
+    ended = driver.loadlib(name, "--allow-unhealthy")
+    assert ended.code == 5, ended.err
+    for group in ended.summary["groups"]:
+        found = group["quality"]
+        assert 0.25 < found["share"] < 0.9, "about 40 % of them are wrong"
+        assert sum(found["flaws"].values()) == found["checked"] - found["passed"] > 0
+        assert set(found["flaws"]) <= {"invalid", "wrong"}
+    wrong = [row for row in ended.rows if row["quality"] is False]
+    assert all(row["outcome"] == "ok" and row["flaw"] for row in wrong)
+    assert "of 30 answers (" in ended.out
+
+
+def test_a_simulator_that_cannot_be_is_a_usage_error(driver: Driver) -> None:
+    name = driver.scenario(
+        "[{phase: measure, requests: 1, arrival: closed, users: 1}]",
+        models=[{"name": "gpt-4o-mini"}],
+        target="simulator",
+        simulator={"profile": "instnat"},
+    )
+    ended = driver.loadlib(name)
+    assert ended.code == 2
+    assert "no profile 'instnat'" in ended.err
+    assert "did you mean 'instant'?" in ended.err
+    assert "Traceback" not in ended.err
