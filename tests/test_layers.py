@@ -30,7 +30,7 @@ LAYERS: tuple[str, ...] = (
     (
         "recorder summarise run rows folder provenance recover calibration scenario "
         "scenario_fields scenario_spec scenario_phase scenario_yaml catalog prices tokens "
-        "workloads guard session instrument outcome"
+        "workloads guard session instrument outcome json_check"
     ),
     "gates verdict expectations compare conclude charts",
     "swarm client transport wire simulator report calibrate",

@@ -45,13 +45,18 @@ class PromptSpec(WorkloadSpec):
         return value
 
 
-class SizedSpec(PromptSpec):
-    """A workload that is told how long prompts and answers are."""
+class CappedSpec(PromptSpec):
+    """A workload that is told how long answers may be."""
+
+    output_tokens: Counts = Field((128,), description="cap: a number, or a list to go round")
+
+
+class SizedSpec(CappedSpec):
+    """A workload that is told how long prompts are, too."""
 
     prompt_tokens: Counts | None = Field(
         None, description="whole prompt as billed: a number, or a list to go round"
     )
-    output_tokens: Counts = Field((128,), description="cap: a number, or a list to go round")
 
 
 class DataSpec(PromptSpec):
