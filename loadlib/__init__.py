@@ -5,16 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loadlib.swarm import ChatUser, LLMMixin, LLMUser, LongContextUser, ReplayUser, Reply
+    from loadlib.swarm import (
+        ChatUser,
+        ExtractUser,
+        LLMMixin,
+        LLMUser,
+        LongContextUser,
+        ReplayUser,
+        Reply,
+        VisionUser,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "ChatUser",
+    "ExtractUser",
     "LLMMixin",
     "LLMUser",
     "LongContextUser",
     "ReplayUser",
     "Reply",
+    "VisionUser",
     "__version__",
 ]
 

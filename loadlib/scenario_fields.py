@@ -114,7 +114,13 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _scalar_or_list(values: Sequence[Any]) -> Any:
+def tuple_of(value: object) -> object:
+    """One value or a list of them, as the tuple it is kept as."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def scalar_or_list(values: Sequence[Any]) -> Any:
+    """As people write it: one value, or a list to go round."""
     return values[0] if len(values) == 1 else list(values)
 
 
@@ -185,7 +191,8 @@ _POINTS_SCHEMA: dict[str, Any] = {
 _DEPTH_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
 
 
-def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+def one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of one value or a list of them."""
     return {"anyOf": [schema, {"type": "array", "minItems": 1, "items": schema}]}
 
 
@@ -195,14 +202,14 @@ Count = Annotated[int, BeforeValidator(units.count), Field(ge=1), WithJsonSchema
 Counts = Annotated[
     tuple[int, ...],
     BeforeValidator(_counts),
-    PlainSerializer(_scalar_or_list),
-    WithJsonSchema(_one_or_many(_COUNT_SCHEMA)),
+    PlainSerializer(scalar_or_list),
+    WithJsonSchema(one_or_many(_COUNT_SCHEMA)),
 ]
 Depths = Annotated[
     tuple[float, ...],
     BeforeValidator(_depths),
-    PlainSerializer(_scalar_or_list),
-    WithJsonSchema(_one_or_many(_DEPTH_SCHEMA)),
+    PlainSerializer(scalar_or_list),
+    WithJsonSchema(one_or_many(_DEPTH_SCHEMA)),
 ]
 Duration = Annotated[
     int,

@@ -1,6 +1,6 @@
 """The locustfile of `loadlib run`: one user class per kind of workload."""
 
-from loadlib.swarm import ChatUser, LongContextUser, ReplayUser
+from loadlib.swarm import ChatUser, ExtractUser, LongContextUser, ReplayUser, VisionUser
 
 
 class Chat(ChatUser):
@@ -13,3 +13,11 @@ class LongContext(LongContextUser):
 
 class Replay(ReplayUser):
     """Takes the arrivals of every `kind: replay`."""
+
+
+class Vision(VisionUser):
+    """Takes the arrivals of every `kind: vision`."""
+
+
+class Extract(ExtractUser):
+    """Takes the arrivals of every `kind: extract`."""

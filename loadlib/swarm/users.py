@@ -304,3 +304,27 @@ class ReplayUser(LLMUser):
     def replay(self) -> None:
         """Send the next request of the trace."""
         self.llm.next()
+
+
+class VisionUser(LLMUser):
+    """Asks about pictures."""
+
+    abstract = True
+    kind = "vision"
+
+    @task
+    def look(self) -> None:
+        """Send the next pictures with a question."""
+        self.llm.next()
+
+
+class ExtractUser(LLMUser):
+    """Has receipts and invoices read into JSON."""
+
+    abstract = True
+    kind = "extract"
+
+    @task
+    def extract(self) -> None:
+        """Send the next paper."""
+        self.llm.next()

@@ -11,9 +11,11 @@ from typing import Any, Protocol, get_args
 
 from loadlib.prompt import Prompt
 from loadlib.workloads.chat import Chat, ChatSpec
+from loadlib.workloads.extract import Extract, ExtractSpec
 from loadlib.workloads.long_context import LongContext, LongContextSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
 from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
+from loadlib.workloads.vision import Vision, VisionSpec
 from loadlib.workloads.windows import Target
 
 __all__ = [
@@ -58,9 +60,11 @@ KINDS: dict[str, Callable[[str, Any, int], Workload]] = {
     "chat": Chat,
     "long_context": LongContext,
     "replay": Replay,
+    "vision": Vision,
+    "extract": Extract,
 }
 
-AnySpec = ChatSpec | LongContextSpec | ReplaySpec | CustomSpec
+AnySpec = ChatSpec | LongContextSpec | ReplaySpec | VisionSpec | ExtractSpec | CustomSpec
 """The settings of a workload of any kind, told apart by `kind`."""
 
 SPECS: dict[str, type[WorkloadSpec]] = {
