@@ -17,10 +17,10 @@ both equal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 Detail = Literal["low", "high", "auto"]
 
@@ -52,6 +52,32 @@ def most(wire: str) -> int:
     wide, tall = _LARGEST
     shapes = ((wide, tall), (wide, tall // 3), (wide // 3, tall))
     return max(cost(*shape, "high", wire).tokens for shape in shapes)
+
+
+def without_images(
+    messages: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], int, int]:
+    """(the same messages without their images, how many there were, characters of their URLs)."""
+    bare: list[Mapping[str, Any]] = []
+    images = characters = 0
+    for message in messages:
+        content = message.get("content")
+        if isinstance(content, (list, tuple)):
+            urls = [_url(part) for part in content if _is_image(part)]
+            images, characters = images + len(urls), characters + sum(map(len, urls))
+            content = [part for part in content if not _is_image(part)]
+        bare.append({**message, "content": content} if "content" in message else message)
+    return bare, images, characters
+
+
+def _is_image(part: object) -> bool:
+    return isinstance(part, Mapping) and part.get("type") == "image_url"
+
+
+def _url(part: Mapping[str, Any]) -> str:
+    image = part.get("image_url")
+    url = image.get("url") if isinstance(image, Mapping) else image
+    return url if isinstance(url, str) else ""
 
 
 def _openai(width: int, height: int, detail: Detail, base: int, tile: int) -> int:

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from gevent.event import Event
 
-from loadlib import guard, instrument, tokens
+from loadlib import guard, instrument
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
@@ -39,7 +39,6 @@ DRAIN_EVERY_S = 1.0
 # Full collections five times as seldom as by default: each walks through what 400 streams hold,
 # which takes 5 ms. Young ones, 0.1 ms each, find nearly all there is to find.
 GC_THRESHOLDS = (700, 10, 50)
-BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 
 Send = Callable[[str, dict[str, Any]], None]
@@ -438,7 +437,7 @@ class Worker:
             return None
         found, sent = self.session.models[model], prompt.tokens
         if sent is None:  # a task's own words: counted only where money limits the run
-            sent = _most_sent(prompt, found.encoding, written)
+            sent = guard.most_sent(prompt.messages, found.encoding, found.wire, written)
         return found.cost_usd(sent, most_tokens)
 
     def _tickets_in_flight(self) -> bool:
@@ -464,15 +463,6 @@ class Worker:
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})
-
-
-def _most_sent(prompt: Prompt, encoding: str, written: int) -> int:
-    """The most prompt tokens of a task's own words: as counted, or by the length of the body."""
-    try:
-        counted = tokens.chat_tokens(prompt.messages, encoding)
-    except ValueError:  # images
-        counted, written = 0, written or len(msgspec.json.encode(prompt.messages))
-    return max(counted, -(-written // BYTES_PER_TOKEN))
 
 
 def deadlines(scenario: Scenario) -> Deadlines:

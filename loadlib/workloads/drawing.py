@@ -17,7 +17,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from xml.sax.saxutils import escape
+from html import escape  # xml.sax would load the network
 
 FONT = "Liberation Sans"  # inside vl-convert; regular and bold
 
