@@ -55,7 +55,7 @@ def _known(value: object) -> object:
     tags = tuple_of(value)
     assert isinstance(tags, tuple)
     for tag in tags:
-        if tag not in receipts.locales():
+        if not isinstance(tag, str) or tag not in receipts.locales():
             raise ValueError(f"{str(tag)[:20]!r} is none of {', '.join(receipts.locales())}")
     return tags
 

@@ -14,8 +14,9 @@ from decimal import Decimal
 from loadlib.quality import RIGHT, Judged, Said, invalid, wrong
 
 _SPACES = "\u00a0\u202f\u2009"
-_NUMBER = re.compile(
-    rf"(?<![\w.,])[-−]?[^\W\d_]{{0,3}}[$€£]?\d{{1,15}}(?:[.,'’ {_SPACES}]\d{{1,3}})*\d{{0,15}}"
+_NUMBER = re.compile(  # no part of a word, of a version or of a time of day
+    rf"(?<![\w.,:])[-−]?[^\W\d_]{{0,3}}[$€£]?\d{{1,15}}(?:[.,'’ {_SPACES}]\d{{1,3}})*\d{{0,15}}"
+    r"(?!:?\d)"
 )
 _WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
