@@ -30,6 +30,11 @@ class Gate(Generic[T]):
         return len(self._waiting)
 
     @property
+    def waiting_line(self) -> list[T]:
+        """Those arrivals, first come first."""
+        return [arrival for _, arrival in self._waiting]
+
+    @property
     def is_full(self) -> bool:
         """Whether the next arrival would have to wait."""
         return self.in_flight >= self.ceiling

@@ -245,7 +245,7 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
         raise UsageError("nothing to validate: give a scenario file")
     session = open_session(_choice(scenario, given))
     _say(scenarios.to_yaml(session.scenario).rstrip())
-    plan = gates.planned(session.scenario, session.serves, session.traced)
+    plan = gates.planned(session.scenario, session.reach)
     _say()
     for item in plan:
         n = "as many as the server answers" if item.requests is None else f"{item.requests:,.0f}"
@@ -292,11 +292,13 @@ def compare(before: Path, after: Path, *, as_json: bool) -> int:
 
 def _show_comparison(before: Path, after: Path, *, err: bool) -> None:
     from loadlib import compare as comparing
+    from loadlib.brevity import across_runs
     from loadlib.report import terminal
 
     old, new = _run_of(before), _run_of(after)
     terminal.print_comparison(comparing.compare(old, new), terminal.Screen(err=err))
-    for line in comparing.unmatched(old, new):
+    shorter = across_runs(old.summary.groups, new.summary.groups)
+    for line in (*comparing.unmatched(old, new), *shorter):
         _say(f"  {line}", err=err)
 
 

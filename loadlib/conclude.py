@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from loadlib import gates, health
+from loadlib.brevity import across_phases
 from loadlib.errorbound import Bound
 from loadlib.instrument import Bounds, readings
 from loadlib.recorder import NS, Totals
@@ -79,7 +80,7 @@ def conclude(
         scenario=scenario.effective(),
         models={name: model.describe() for name, model in session.models.items()},
         skipped=tuple(session.skipped),
-        notices=tuple(_notices(session, windows, ending)),
+        notices=(*_notices(session, windows, ending, totals.marks), *across_phases(groups)),
         started_at=_utc(started_ns),
         duration_s=round((end_ns - started_ns) / NS, 3),
         state="interrupted" if ending.cut_short else "complete",
@@ -91,7 +92,9 @@ def _no_doubt(_metric: str, _group: Group) -> Bound:
     return Bound()
 
 
-def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Iterable[str]:
+def _notices(
+    session: Session, windows: Sequence[Window], ending: Ending, marks: Mapping[str, int]
+) -> Iterable[str]:
     yield from session.notices
     if session.scenario.target == "simulator":
         yield "measured against the simulator: speeds are profiles, not providers'"
@@ -103,6 +106,8 @@ def _notices(session: Session, windows: Sequence[Window], ending: Ending) -> Ite
             "measure phases follow each other without a pause: a later one may start with the "
             "backlog of an earlier"
         )
+    if cut := marks.get("conversations_cut"):
+        yield f"{cut:,} conversations were cut short by the end of their phase or of the run"
     if session.free and not ending.cut_short:
         yield "no gates: Locust's own exit code stands"
     if ending.allow_unhealthy:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from loadlib.metrics import CATALOGUE, FLOORS
 from loadlib.rates import NEVER, Line, Points, S
-from loadlib.scenario_phase import Phase
-from loadlib.scenario_spec import Group, Scenario
+from loadlib.scenario_spec import Reach, Scenario
 from loadlib.slo import Objective
 
 
@@ -48,15 +47,8 @@ class Expectation:
         return f"{where}: {self.expression} needs {self.needs}, plans {plans}{remedy}"
 
 
-def planned(
-    scenario: Scenario,
-    serves: Callable[[str, str], bool] = lambda _model, _workload: True,
-    traced: Callable[[Phase, Iterable[Group]], float | None] = lambda _phase, _groups: None,
-) -> tuple[Planned, ...]:
-    """What the scenario's measure phases plan for each (model, workload) that `serves`.
-
-    `traced`: as in `Scenario.expected`.
-    """
+def planned(scenario: Scenario, reach: Reach | None = None) -> tuple[Planned, ...]:
+    """What the scenario's measure phases plan for each (model, workload) that is reached."""
     return tuple(
         Planned(
             model=model,
@@ -70,7 +62,7 @@ def planned(
         )
         for phase in scenario.load
         if phase.kind == "measure"
-        for (model, workload), requests in scenario.expected(phase, serves, traced).items()
+        for (model, workload), requests in scenario.expected(phase, reach).items()
     )
 
 

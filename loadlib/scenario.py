@@ -26,6 +26,7 @@ from loadlib.scenario_spec import (
     Group,
     ModelSpec,
     Price,
+    Reach,
     Scenario,
     Timeouts,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "ModelSpec",
     "Phase",
     "Price",
+    "Reach",
     "Scenario",
     "Timeouts",
     "WorkloadSpec",

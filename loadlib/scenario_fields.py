@@ -149,6 +149,19 @@ def _env_name(value: str) -> str:
     return value
 
 
+_OWN_HEADERS = frozenset(
+    ("authorization", "api-key", "content-length", "content-type", "host", "transfer-encoding")
+)
+
+
+def _header(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}", value):
+        raise ValueError("should be the name of a header, such as X-Session-ID")
+    if value.lower() in _OWN_HEADERS:
+        raise ValueError(f"{value} is set by loadlib itself")
+    return value
+
+
 def _url(value: str) -> str:
     try:
         parts = urlsplit(value)
@@ -234,6 +247,7 @@ RateOrPoints = Annotated[
 Shape = Annotated[float, Field(ge=SHAPES[0], le=SHAPES[1]), PlainSerializer(_tidy)]
 Speed = Annotated[float, Field(gt=0, le=1e6), PlainSerializer(_tidy)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
+HeaderName = Annotated[str, AfterValidator(_header)]
 Url = Annotated[str, AfterValidator(_url)]
 Weight = Annotated[float, Field(ge=0), PlainSerializer(_tidy)]
 Usd = Annotated[float, Field(ge=0), PlainSerializer(_tidy)]

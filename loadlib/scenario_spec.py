@@ -8,6 +8,7 @@ Field names inside carry units (`duration_ns`); the keys people write are their 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
 from urllib.parse import urlsplit
@@ -40,7 +41,6 @@ from loadlib.workloads import AnySpec
 
 NOT_YET: dict[str, frozenset[str]] = {
     "ModelSpec": frozenset({"limits"}),
-    "ChatSpec": frozenset({"history", "think_time"}),
 }
 """Keys of the design that nothing acts on yet, by the class they belong to."""
 
@@ -120,6 +120,18 @@ class Endpoint(Protocol):
 
 Group = tuple[str, str]
 """(model, workload)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What of a plan only its workloads know."""
+
+    serves: Callable[[str, str], bool] = lambda _model, _workload: True
+    """Whether requests of a workload reach a model."""
+    traced: Callable[[Phase, Iterable[Group]], float | None] = lambda _phase, _groups: None
+    """How many arrivals of the trace fall into a phase, for one schedule."""
+    turns: Callable[[str], float] = lambda _workload: 1.0
+    """Mean number of requests that an arrival of a workload brings."""
 
 
 class Scenario(Spec):
@@ -247,23 +259,16 @@ class Scenario(Spec):
                 mixes.setdefault(key, {})[model, workload] = self.workloads[workload].weight
         return mixes
 
-    def expected(
-        self,
-        phase: Phase,
-        serves: Callable[[str, str], bool] = lambda _model, _workload: True,
-        traced: Callable[[Phase, Iterable[Group]], float | None] = lambda _phase, _groups: None,
-    ) -> dict[Group, float | None]:
-        """Requests the phase plans per group; None where the server's speed decides.
-
-        `traced` knows how many arrivals of the trace fall into a phase, for one schedule.
-        """
+    def expected(self, phase: Phase, reach: Reach | None = None) -> dict[Group, float | None]:
+        """Requests the phase plans per group; None where the server's speed decides."""
+        reach = reach or Reach()
         planned: dict[Group, float | None] = {}
-        for weights in self.mixes(serves).values():
+        for weights in self.mixes(reach.serves).values():
             total = expected_requests(phase)
             if total is None and phase.arrival == "trace":
-                total = traced(phase, weights)
+                total = reach.traced(phase, weights)
             for group, weight in weights.items():
-                share = weight / sum(weights.values())
+                share = weight / sum(weights.values()) * reach.turns(group[1])
                 planned[group] = None if total is None else total * share
         return planned
 

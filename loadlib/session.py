@@ -17,7 +17,7 @@ from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
 from loadlib.guard import answers
 from loadlib.redact import redact
-from loadlib.scenario import Phase, Scenario
+from loadlib.scenario import Phase, Reach, Scenario
 from loadlib.schedule import Shard, share
 from loadlib.workloads import PromptSpec, Replay, Stream, Workload, build
 
@@ -155,6 +155,16 @@ class Session:
         """How many arrivals of its trace one schedule of `groups` plays in a phase."""
         played = stream(self.scenario, self.workloads, self.models, phase, groups)
         return None if played is None else float(played.requests(phase))
+
+    def turns(self, workload: str) -> float:
+        """Mean number of requests that an arrival of the workload brings."""
+        source = self.workloads.get(workload)
+        return 1.0 if source is None else source.requests_per_arrival
+
+    @property
+    def reach(self) -> Reach:
+        """What the workloads say of the plan."""
+        return Reach(self.serves, self.traced, self.turns)
 
     def budget_share(self, shard: Shard) -> dict[str, Any]:
         """This process's part of the limits."""
@@ -425,7 +435,7 @@ def estimate_usd(session: Session) -> Estimate:
     total = 0.0
     open_ended, unpriced = dict[str, None](), dict[str, None]()
     for phase in session.scenario.load:
-        planned = session.scenario.expected(phase, session.serves, session.traced)
+        planned = session.scenario.expected(phase, session.reach)
         for (name, workload), n in planned.items():
             source = session.workloads.get(workload)
             if n is None or source is None:

@@ -186,8 +186,8 @@ def _group(
     good = int((ttft < (20_000 if long else 800)).sum())
     price = speed.price
     cost = None if price is None else float(tokens.sum() * price[0] + ok * out * price[1]) / 1e6
-    checked = ok if long else 0
-    passed = round(checked * 0.97)
+    checked = ok
+    passed = round(checked * (0.97 if long else 1 - rate / 200))
     return Group(
         model=model, workload=workload, phase=phase, load="closed, 10 users" if closed else
         f"poisson {rate:g}/s", rate_rps=None if closed else rate, closed_loop=closed,
@@ -208,12 +208,33 @@ def _group(
                         objectives=("ttft < 20s",) if long else ("ttft < 800ms",)),
         cost_usd=Cost(total=cost, per_1k_requests=cost / ok * 1000 if cost and ok else None,
                       per_1k_good_requests=cost / good * 1000 if cost and good else None),
-        quality=Quality(checked=checked, passed=passed, share=passed / checked, ci95=(0.9, 0.99))
-        if checked else Quality(),
+        quality=_quality(checked, passed, long=long),
         prompt_lengths=_buckets(tokens, ttft, failed),
         asked_tokens=int(tokens.sum()) if long else None, delivered_tokens=int(tokens.sum()) if long
         else None,
     )  # fmt: skip
+
+
+def _quality(checked: int, passed: int, *, long: bool) -> Quality:
+    if not checked:
+        return Quality()
+    share = passed / checked
+    half = 1.96 * math.sqrt(share * (1 - share) / checked)
+    interval = (max(0.0, share - half), min(1.0, share + half))
+    if not long:
+        empty = checked - passed
+        return Quality(checked=checked, passed=passed, share=share, ci95=interval,
+                       flaws={"empty": empty} if empty else {})  # fmt: skip
+    near, far = checked // 2, checked - checked // 2
+    wrong = checked - passed
+    depths = {
+        "depth 0 %": Quality(checked=near, passed=near, share=1.0, ci95=(0.92, 1.0), score=1.0),
+        "depth 50 %": Quality(checked=far, passed=far - wrong, share=1 - wrong / far,
+                              ci95=(0.86, 0.98), score=0.97, flaws={"wrong": wrong}),
+    }  # fmt: skip
+    return Quality(checked=checked, passed=passed, share=share, ci95=interval,
+                   score=0.985, flaws={"truncated": wrong // 2, "wrong": wrong - wrong // 2},
+                   variants=depths)  # fmt: skip
 
 
 def _buckets(tokens: np.ndarray, ttft: np.ndarray, failed: int) -> tuple[LengthBucket, ...]:

@@ -11,10 +11,21 @@ import msgspec
 import numpy as np
 import pytest
 from altair.utils.schemapi import debug_mode
+from msgspec.structs import replace
 from report_fixtures import FIXTURES, START, FakeRun, Speed, build
 
-from loadlib.charts import CHARTS, figures, ladder, latency, lengths, numerals, parts, throughput
-from loadlib.summary import Bracket
+from loadlib.charts import (
+    CHARTS,
+    figures,
+    ladder,
+    latency,
+    lengths,
+    numerals,
+    parts,
+    quality,
+    throughput,
+)
+from loadlib.summary import Bracket, Quality
 
 NAMES = sorted(FIXTURES)
 
@@ -202,6 +213,26 @@ def test_seconds_of_the_warm_up_are_not_measured_ones():
     ]
     figure = throughput.system_throughput(run)
     assert figure.rows == ((model, "8", *["10 tok/s"] * 5),)  # the cut seconds at the ends left out
+
+
+def test_quality_against_load_needs_several_rates_and_a_check():
+    run = FIXTURES["steps"]()
+    drawn = quality.quality_by_load(run)
+    assert len(drawn.rows) == len(run.summary.groups)
+    assert quality.quality_by_load(FIXTURES["full"]()) is None, "one load"
+    bare = [replace(group, quality=Quality()) for group in run.summary.groups]
+    run.summary = replace(run.summary, groups=tuple(bare))
+    assert quality.quality_by_load(run) is None, "nothing was checked"
+
+
+def test_quality_falls_only_where_intervals_are_apart():
+    run = FIXTURES["steps"]()
+    wide = [
+        replace(group, quality=replace(group.quality, ci95=(0.5, 1.0)))
+        for group in run.summary.groups
+    ]
+    run.summary = replace(run.summary, groups=tuple(wide))
+    assert quality.quality_by_load(run).takeaway.startswith("Nothing falls with load")
 
 
 def test_models_one_after_the_other_have_windows_of_their_own():

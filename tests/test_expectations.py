@@ -3,6 +3,7 @@ from test_gates import parse
 
 from loadlib import gates, scenario
 from loadlib.expectations import Planned
+from loadlib.scenario import Reach
 
 
 def plan(requests, **fields):
@@ -85,7 +86,7 @@ slo: ["ttft.p99 < 1s"]
         ("long", "measure-2", 2, None, 20),
     ]
     assert len(gates.remedies(made.objectives, found)) == 3
-    only_chat = gates.planned(made, lambda _model, workload: workload == "chat")
+    only_chat = gates.planned(made, Reach(serves=lambda _model, workload: workload == "chat"))
     assert [(p.workload, p.requests) for p in only_chat] == [("chat", 750), ("chat", 20)]
 
 
@@ -124,6 +125,6 @@ load:
 slo: ["ttft.p95 < 1s"]
 """
     )
-    plan = gates.planned(made, traced=lambda _phase, _groups: 70.0)
+    plan = gates.planned(made, Reach(traced=lambda _phase, _groups: 70.0))
     (line,) = gates.remedies(made.objectives, plan)
     assert line.endswith("needs 100, plans 70: use p90 or a longer stretch of the trace")

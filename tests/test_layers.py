@@ -32,7 +32,7 @@ LAYERS: tuple[str, ...] = (
         "scenario_fields scenario_spec scenario_phase scenario_yaml catalog prices tokens "
         "workloads guard session instrument outcome json_check"
     ),
-    "gates verdict expectations compare conclude charts",
+    "gates verdict expectations compare brevity conclude charts",
     "swarm client transport wire simulator report calibrate",
     "cli",
     "__main__",

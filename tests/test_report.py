@@ -184,6 +184,9 @@ def test_a_run_of_nothing_says_so(pages):
         ("all_failed", "timeout/first_token"),
         ("all_failed", "no first token within 60 s"),
         ("single", "†"),
+        ("full", "1 truncated, 1 wrong"),
+        ("full", "by sort of prompt"),
+        ("steps", "gpt-4o-mini chat falls from 99.1 % to 90 % at 20/s"),
     ],
 )
 def test_page_says(pages, name, sentence):
@@ -515,6 +518,13 @@ def test_the_end_of_a_run_says_verdict_gates_and_where_the_report_is(tmp_path):
     assert re.search(r"✗  gpt-4 · chat +ttft.p99 < 800ms +1,084 ms +n=538", text)
     assert "and 12 more, 12 of them pass" in text
     assert f"report {tmp_path / 'report.html'}" in text
+
+
+def test_the_terminal_says_which_answers_did_not_pass():
+    text = shown(terminal.print_summary, FIXTURES["full"]().summary, width=200)
+    assert "quality 96.7 % of 60 answers (1 truncated, 1 wrong): gpt-4o-mini · long" in text
+    assert "and 9 more groups with answers that did not pass" in text
+    assert "quality" not in shown(terminal.print_summary, FIXTURES["nothing"]().summary)
 
 
 def test_the_end_of_a_run_says_what_failed_requests_were_told_and_what_was_dropped():

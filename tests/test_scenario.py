@@ -23,6 +23,7 @@ from loadlib.scenario import (
     ModelSpec,
     Phase,
     Price,
+    Reach,
     Scenario,
     Timeouts,
     json_schema,
@@ -240,7 +241,6 @@ def test_mistakes_at_their_line(old, new, line, message):
         ("output_tokens: 64", "output_tokens: {uniform: [1, 2]}"),
         ("output_tokens: 64", "output_tokens: {lognormal: {p50: 1, p99: 2}}"),
         ("[8k, 32Ki]", "{table: azure-conv}"),
-        ("weight: 90", "history: own"),
         ("context_window: 8192", "limits: {rpm: 5000, tpm: 2000000}"),
     ],
 )
@@ -480,8 +480,8 @@ def test_what_cannot_run_leaves_its_share_to_the_rest():
         return (model, workload) != ("local", "long")
 
     scenario = parse(TEXT)
-    assert scenario.expected(scenario.load[1], serves)["local", "chat"] == 750
-    assert ("local", "long") not in scenario.expected(scenario.load[1], serves)
+    assert scenario.expected(scenario.load[1], Reach(serves))["local", "chat"] == 750
+    assert ("local", "long") not in scenario.expected(scenario.load[1], Reach(serves))
 
 
 def test_subsets_and_weights_of_zero_make_no_groups():
@@ -609,7 +609,7 @@ def test_a_trace_is_counted_by_whom_it_is_read():
         asked.append((phase.title, tuple(groups)))
         return 200.0
 
-    found = scenario.expected(scenario.load[1], lambda _model, _workload: True, traced)
+    found = scenario.expected(scenario.load[1], Reach(traced=traced))
     assert found["local", "chat"] == 180, "the replay workload has 90 % of the weight"
     assert asked[1] == ("measure", (("local", "chat"), ("local", "long")))
     assert scenario.expected(scenario.load[1])["local", "chat"] is None

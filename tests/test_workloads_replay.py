@@ -348,10 +348,7 @@ def opened(tmp_path, *changes, content=MOONCAKE):
 
 def test_a_session_knows_what_its_trace_holds(tmp_path):
     session = opened(tmp_path)
-    counted = [
-        session.scenario.expected(phase, session.serves, session.traced)
-        for phase in session.scenario.load
-    ]
+    counted = [session.scenario.expected(phase, session.reach) for phase in session.scenario.load]
     assert [found["gpt-4", "prod"] for found in counted] == [4, 4]
     plan = session.plan([])
     assert [plan.rates(phase) for phase in session.scenario.load] == [
@@ -367,7 +364,7 @@ def test_a_session_knows_what_its_trace_holds(tmp_path):
 def test_per_total_deals_one_trace_out(tmp_path):
     session = opened(tmp_path, ("workloads:", "per: total\nworkloads:"))
     phase = session.scenario.load[0]
-    counted = session.scenario.expected(phase, session.serves, session.traced)
+    counted = session.scenario.expected(phase, session.reach)
     assert counted == {("gpt-4o-mini", "prod"): 2, ("gpt-4", "prod"): 2}
     assert session.plan([]).rates(phase) == {"gpt-4o-mini": 0.4, "gpt-4": 0.4}
 

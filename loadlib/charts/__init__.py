@@ -13,6 +13,7 @@ from loadlib.charts.ladder import load_ladder
 from loadlib.charts.latency import ttft_histogram, ttft_percentiles, user_rate_histogram
 from loadlib.charts.lengths import ttft_by_length
 from loadlib.charts.parts import Figure, HistogramLike, Key, RunLike
+from loadlib.charts.quality import quality_by_load
 from loadlib.charts.throughput import system_throughput
 
 CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
@@ -22,6 +23,7 @@ CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "user-rate-histogram": user_rate_histogram,
     "system-throughput": system_throughput,
     "load-ladder": load_ladder,
+    "quality-by-load": quality_by_load,
 }
 """Every chart by its id, in the order of the page."""
 

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from loadlib.charts import Figure, Key, RunLike, figures
 from loadlib.report import format as f
-from loadlib.report import health, svg, view, words
+from loadlib.report import health, quality, svg, view, words
 from loadlib.summary import Group, Summary
 
 SECTIONS = {
@@ -24,6 +24,7 @@ SECTIONS = {
     "user-rate-histogram": "throughput",
     "system-throughput": "throughput",
     "load-ladder": "ladder",
+    "quality-by-load": "quality",
 }
 """Which section of the page a chart stands in."""
 
@@ -50,6 +51,7 @@ def render(run: RunLike) -> str:
         f=f,
         view=view,
         health=health,
+        quality=quality,
         icons=words.STATUS_ICONS,
         summary=summary,
         groups=view.measured(summary),

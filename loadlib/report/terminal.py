@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadlib.report import format as f
-from loadlib.report import health, view
+from loadlib.report import health, quality, view
 from loadlib.report.markdown import ARROWS, INDICATIVE
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Summary
@@ -136,12 +136,14 @@ def _groups(summary: Summary, out: Console) -> None:
 
 
 def _misses(summary: Summary, out: Console) -> None:
-    """What the table has no column for: dropped arrivals, and what failed requests were told."""
+    """What the table has no column for: dropped arrivals, what failed requests were told, and
+    answers that did not pass their check."""
     told = view.error_examples(summary, limit=MESSAGES)
     lines = [f"{number}× {text} ({place})" for number, place, text in told]
     dropped = sum(group.requests.dropped for group in view.measured(summary))
     if dropped:
         lines.insert(0, f"{f.count(dropped)} dropped: no place in flight became free for them")
+    lines += quality.misses(summary, limit=MESSAGES)
     for line in lines:
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
 

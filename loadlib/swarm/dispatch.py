@@ -24,6 +24,7 @@ from loadlib.schedule import Shard, arrivals, mix, seed_for, share
 from loadlib.session import ALL, Crew, Plan
 from loadlib.swarm.alarm import Alarm, alarm
 from loadlib.swarm.feed import Feed
+from loadlib.swarm.later import Later
 from loadlib.swarm.line import Line
 from loadlib.swarm.spread import ceiling, part
 from loadlib.workloads import Stream
@@ -45,7 +46,22 @@ class Arrival:
     call: Call
     prepared: Prepared | None  # None: the user's own code says what to send
     gate: Gate[Arrival]
+    due_ns: int  # it waits to be sent since then; monotonic
+    stage: _Stage
     free_ns: int | None = None  # it waited at the ceiling, until this instant
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a further turn may follow its answer."""
+        return self.prepared is not None and self.prepared.prompt.then is not None
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What of its phase an arrival must know. `end_ns`: no turn begins from then on."""
+
+    phase: Phase
+    end_ns: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +113,7 @@ class Dispatcher:
         self.gates: dict[str, Gate[Arrival]] = {}
         self.windows: list[Window] = []
         self.phase: Phase | None = None
+        self._later: Later[Arrival] = Later(self._come)
         self._ordinals: dict[tuple[str, str], int] = {}
         self._freed = Event()
         self._stop = Event()
@@ -120,18 +137,41 @@ class Dispatcher:
             arrival = line.get()
             if arrival is None:
                 raise Closed
-            if time.monotonic_ns() - arrival.call.intended_ns < self.patience_ns:
+            if time.monotonic_ns() - arrival.due_ns < self.patience_ns:
                 return arrival
             self._drop_taken(arrival, "ceiling")
 
-    def finish(self, arrival: Arrival) -> None:
-        """A request is over: whoever waits may take its place."""
+    def finish(self, arrival: Arrival, *, goes_on: bool = False) -> None:
+        """A request is over: whoever waits may take its place.
+
+        With `goes_on`, `follow` or `part` comes next. A user of a closed loop keeps its place
+        meanwhile, thinking; in an open loop only requests have one.
+        """
         if arrival not in self.outstanding:
             return
         self.outstanding.discard(arrival)
+        if not (goes_on and arrival.stage.phase.closed):
+            self.part(arrival)
+
+    def part(self, arrival: Arrival) -> None:
+        """What `arrival` belongs to is over: its place is free."""
         arrival.gate.leave()
         self._admit(arrival.gate)
         self._freed.set()
+
+    def follow(self, arrival: Arrival, call: Call, prepared: Prepared, due_ns: int) -> bool:
+        """Give out a further request of an arrival that is finished, at `due_ns`.
+
+        False where the run or the arrival's phase ends first: then nothing follows.
+        """
+        end_ns = arrival.stage.end_ns
+        if self._stop.is_set() or (end_ns is not None and due_ns >= end_ns):
+            self._recorder.mark("conversations_cut")
+            if arrival.stage.phase.closed:
+                self.part(arrival)
+            return False
+        self._later.put(due_ns, Arrival(call, prepared, arrival.gate, due_ns, arrival.stage))
+        return True
 
     # -- for the worker ------------------------------------------------------------------------
 
@@ -172,6 +212,7 @@ class Dispatcher:
             self._wait_idle()
         finally:
             sweeper.kill()
+            self._later.close()
             self._alarm.close()
             self._alarm = None
             if feed is not None:
@@ -186,6 +227,7 @@ class Dispatcher:
         self._freed.set()
         if self._alarm is not None:
             self._alarm.ring()
+        self._recorder.mark("conversations_cut", len(self._later.clear()))
         for gate in self.gates.values():
             for arrival in gate.clear():
                 self._drop(arrival.call, "stopped")
@@ -219,32 +261,34 @@ class Dispatcher:
             return start_ns
         end_ns = None if phase.duration_ns is None else start_ns + phase.duration_ns
         if phase.closed:
-            self._closed(feed, phase, end_ns)
+            self._closed(feed, _Stage(phase, end_ns))
         else:
-            self._open(feed, phase, start_ns, end_ns)
+            self._open(feed, _Stage(phase, end_ns), start_ns)
+        if end_ns is None:
+            self._hear_out()
         stopped_ns = time.monotonic_ns()
         if end_ns is None or self._stop.is_set():
             end_ns = stopped_ns
         self.windows.append(Window(phase.title, models, start_ns, end_ns))
         return end_ns
 
-    def _open(self, feed: Feed[_Item], phase: Phase, start_ns: int, end_ns: int | None) -> None:
+    def _open(self, feed: Feed[_Item], stage: _Stage, start_ns: int) -> None:
         for item in feed.items(ALL):
             if not self._sleep_until(start_ns + item.due_ns):
                 return
-            self._offer(item, phase, start_ns + item.due_ns)
-        if end_ns is not None:
-            self._sleep_until(end_ns)
+            self._offer(self._arrival(item, stage, start_ns + item.due_ns))
+        if stage.end_ns is not None:
+            self._sleep_until(stage.end_ns)
 
-    def _closed(self, feed: Feed[_Item], phase: Phase, end_ns: int | None) -> None:
-        drivers = [gevent.spawn(self._drive, feed, phase, key) for key in feed.keys]
-        if end_ns is None:
+    def _closed(self, feed: Feed[_Item], stage: _Stage) -> None:
+        drivers = [gevent.spawn(self._drive, feed, stage, key) for key in feed.keys]
+        if stage.end_ns is None:
             gevent.joinall(drivers)
         else:
-            self._sleep_until(end_ns)
+            self._sleep_until(stage.end_ns)
             gevent.killall(drivers)
 
-    def _drive(self, feed: Feed[_Item], phase: Phase, key: str) -> None:
+    def _drive(self, feed: Feed[_Item], stage: _Stage, key: str) -> None:
         """Keep `users` requests of one stream in flight."""
         gate = self.gates[key]
         for item in feed.items(key):
@@ -253,25 +297,34 @@ class Dispatcher:
                 self._freed.wait()
             if self._stop.is_set():
                 return
-            arrival = self._arrival(item, phase, time.monotonic_ns())
+            arrival = self._arrival(item, stage, time.monotonic_ns())
             gate.enter()
             self._give(arrival)
 
     # -- one arrival ---------------------------------------------------------------------------
 
-    def _offer(self, item: _Item, phase: Phase, intended_ns: int) -> None:
-        arrival = self._arrival(item, phase, intended_ns)
+    def _offer(self, arrival: Arrival) -> None:
         verdict = arrival.gate.offer(arrival, time.monotonic_ns())
         if verdict == "go":
             self._give(arrival)
         elif verdict == "drop":
             self._drop(arrival.call, "ceiling")
 
-    def _arrival(self, item: _Item, phase: Phase, intended_ns: int) -> Arrival:
-        call = Call(item.index, phase.title, item.model, item.workload, intended_ns)
-        self._recorder.scheduled((item.model, item.workload, phase.title), intended_ns)
+    def _arrival(self, item: _Item, stage: _Stage, intended_ns: int) -> Arrival:
+        title = stage.phase.title
+        call = Call(item.index, title, item.model, item.workload, intended_ns)
+        self._recorder.scheduled((item.model, item.workload, title), intended_ns)
         key = item.model if item.model in self.gates else ALL
-        return Arrival(call, item.prepared, self.gates[key])
+        return Arrival(call, item.prepared, self.gates[key], intended_ns, stage)
+
+    def _come(self, arrival: Arrival) -> None:
+        """A further request of an earlier arrival is due."""
+        call = arrival.call
+        self._recorder.scheduled((call.model, call.workload, call.phase), call.intended_ns)
+        if arrival.stage.phase.closed:
+            self._give(arrival)  # its place was kept
+        else:
+            self._offer(arrival)
 
     def _give(self, arrival: Arrival) -> None:
         self.outstanding.add(arrival)
@@ -370,8 +423,22 @@ class Dispatcher:
             self._alarm.wait_until(at_ns)
         return not self._stop.is_set()
 
+    def _hear_out(self) -> None:
+        """Where requests end a phase, its conversations are led to their end within it."""
+        while not self._stop.is_set() and (
+            self._later or any(arrival.goes_on for arrival in self._pending())
+        ):
+            self._freed.clear()
+            self._freed.wait(EXPIRE_EVERY_S)
+
+    def _pending(self) -> Iterator[Arrival]:
+        """Arrivals that are due and not finished."""
+        yield from self.outstanding
+        for gate in self.gates.values():
+            yield from gate.waiting_line
+
     def _wait_idle(self) -> None:
-        while self.outstanding or any(gate.waiting for gate in self.gates.values()):
+        while self.outstanding or self._later or any(g.waiting for g in self.gates.values()):
             self._freed.clear()
             self._freed.wait(EXPIRE_EVERY_S)
 
@@ -392,7 +459,7 @@ class Dispatcher:
     def _expire_unclaimed(self, line: Line[Arrival], now_ns: int) -> None:
         """Fewer users than the ceiling (someone stopped some): arrivals must not wait for ever."""
         while (head := line.head) is not None:
-            if now_ns - head.call.intended_ns < self.patience_ns:
+            if now_ns - head.due_ns < self.patience_ns:
                 return
             line.drop()
             self._drop_taken(head, "ceiling")

@@ -157,7 +157,7 @@ class Plugin:
             session.notices += calibration.notices(
                 session.stages, scenario, self.options.processes, session.serves
             )
-        planned = gates.planned(scenario, session.serves, session.traced)
+        planned = gates.planned(scenario, session.reach)
         short = gates.remedies(scenario.objectives, planned)
         for line in (
             *session.skipped,

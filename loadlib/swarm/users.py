@@ -81,6 +81,7 @@ class LLM:
     def __init__(self, user: LLMMixin) -> None:
         self._user = user
         self._open: Ticket | None = None  # a reply the task may still fail
+        self._turn: Prompt | None = None  # without a scenario: what follows the last answer
 
     def chat(
         self,
@@ -105,12 +106,14 @@ class LLM:
         return self._send(self._user.take_arrival(), None, build, hold=True)
 
     def next(self) -> Reply:
-        """Send the next prompt of this user's workload."""
+        """Send the next prompt of this user's workload: the next turn, where one follows."""
         self.flush()
         user = self._user
         arrival = user.take_arrival()
         ahead = arrival.prepared if arrival else None
-        return self._send(arrival, ahead, user.worker.next_prompt, hold=False)
+        turn, self._turn = self._turn, None
+        build = user.worker.next_prompt if turn is None else lambda _model, _workload: turn
+        return self._send(arrival, ahead, build, hold=False)
 
     def flush(self) -> None:
         """The task did not fail its last reply: it stands as it is."""
@@ -137,6 +140,9 @@ class LLM:
                 worker.give_back(arrival)
             raise
         sample, answer = worker.send(ticket, prepared)
+        if arrival is None and (then := worker.next_turn(ticket.prompt, sample)) is not None:
+            following = then(answer.said)
+            self._turn = None if following is None else following.prompt
         if hold:
             self._open = ticket
 

@@ -22,7 +22,7 @@ from loadlib import guard, instrument
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
-from loadlib.prompt import Prompt
+from loadlib.prompt import Prompt, Then
 from loadlib.quality import Flaw
 from loadlib.recorder import Interval, Recorder, merged_reads
 from loadlib.redact import redact
@@ -31,6 +31,7 @@ from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
+from loadlib.swarm.tell import tell
 from loadlib.swarm.watch import watch
 from loadlib.swarm.yielding import Turns, look
 from loadlib.wire import Deadlines
@@ -47,10 +48,12 @@ Send = Callable[[str, dict[str, Any]], None]
 class Ticket:
     """One request that may be sent now, and what must be settled when it is over."""
 
-    __slots__ = ("arrival", "call", "held", "hold", "reserved")
+    __slots__ = ("arrival", "call", "held", "hold", "prompt", "reserved")
 
-    def __init__(self, call: Call, arrival: Arrival | None, *, hold: bool) -> None:
-        self.call, self.arrival, self.hold = call, arrival, hold
+    def __init__(
+        self, call: Call, arrival: Arrival | None, prompt: Prompt | None, *, hold: bool
+    ) -> None:
+        self.call, self.arrival, self.prompt, self.hold = call, arrival, prompt, hold
         self.reserved: int | None = None
         self.held: tuple[Sample, Answer] | None = None
 
@@ -286,7 +289,7 @@ class Worker:
             call = arrival.call
         if prompt is not None and prompt.name:
             call = replace(call, name=prompt.name)
-        ticket = Ticket(call, arrival, hold=hold)
+        ticket = Ticket(call, arrival, prompt, hold=hold)
         most_tokens = 0
         if prompt is not None:
             most_tokens = prompt.max_tokens * guard.answers(prompt.extra_body)
@@ -339,11 +342,33 @@ class Worker:
         if ticket is None:
             return  # warm-up of code paths
         if ticket.arrival is not None and self.dispatcher is not None:
-            self.dispatcher.finish(ticket.arrival)
+            then = self.next_turn(ticket.prompt, sample)
+            self.dispatcher.finish(ticket.arrival, goes_on=then is not None)
             self._note_lag(ticket.arrival, sample)
+            if then is not None:
+                self._follow(ticket.arrival, then, sample, answer)
         ticket.held = (sample, answer)
         if not ticket.hold or sample.outcome is Outcome.CANCELLED:
             self.commit(ticket)
+
+    @staticmethod
+    def next_turn(prompt: Prompt | None, sample: Sample) -> Then | None:
+        """What decides how the conversation goes on, if it may."""
+        return None if prompt is None or sample.outcome is not Outcome.OK else prompt.then
+
+    def _follow(self, arrival: Arrival, then: Then, sample: Sample, answer: Answer) -> None:
+        assert self.dispatcher is not None
+        following = None
+        try:
+            following = then(answer.said)
+        finally:
+            if following is None and arrival.stage.phase.closed:
+                self.dispatcher.part(arrival)
+        if following is None:
+            return
+        due_ns = sample.end_ns + following.wait_ns
+        call = replace(arrival.call, intended_ns=due_ns, turn=following.prompt.turn)
+        self.dispatcher.follow(arrival, call, self.client.prepare(following.prompt), due_ns)
 
     def _finish_ticket(
         self, ticket: Ticket, sample: Sample, answer: Answer, failure: str | None = None
@@ -360,7 +385,7 @@ class Worker:
         if ticket.reserved is not None:
             self._spending.settle(ticket.reserved, sample)
         self._record(sample, answer)
-        self._tell_locust(ticket.call, sample, answer, failure)
+        tell(self._environment, ticket.call, sample, answer, failure)
         reason = self._breakers.observe(sample)
         if reason is not None:
             self.abort(reason)
@@ -370,7 +395,7 @@ class Worker:
         belong to the response time, and are no error of it."""
         if sample.sent_ns is None or sample.phase not in self._open_phases:
             return
-        could_ns = max(arrival.call.intended_ns, arrival.free_ns or 0)
+        could_ns = max(arrival.due_ns, arrival.free_ns or 0)
         connecting_ns = (sample.connect_ns or 0) + (sample.tls_ns or 0)
         late_ns = sample.sent_ns - could_ns - connecting_ns
         note = instrument.lag_note(sample.model, sample.workload, sample.phase)
@@ -390,30 +415,6 @@ class Worker:
                 self.recorder.mark("merged_reads", merged_reads(answer.event_ns))
         except Exception:  # noqa: BLE001 - a sample that cannot be recorded is counted, not lost
             self.recorder.mark("recorder_errors")
-
-    def _tell_locust(self, call: Call, sample: Sample, answer: Answer, failure: str | None) -> None:
-        """Exactly one Locust request event per finished call.
-
-        One that the run's end cut off never finished; one that the user's own code read only
-        in part did, as it was meant to.
-        """
-        let_go = sample.cause == "let_go"
-        if sample.outcome is Outcome.CANCELLED and not let_go:
-            return
-        error: Exception | None = None
-        if failure is not None:
-            error = RequestFailed(failure)
-        elif sample.outcome is not Outcome.OK and not let_go:
-            cause = f" ({sample.cause})" if sample.cause else ""
-            error = RequestFailed(f"{sample.outcome.value}{cause}")
-        self._environment.events.request.fire(
-            request_type="LLM",
-            name=call.name or f"{call.model}/{call.workload}",
-            response_time=(sample.end_ns - sample.intended_ns) / 1e6,
-            response_length=len(answer.generated),
-            exception=error,
-            context={"sample": sample},
-        )
 
     def _dropped(self, call: Call, cause: str) -> None:
         now_ns = time.monotonic_ns()
@@ -469,7 +470,3 @@ def deadlines(scenario: Scenario) -> Deadlines:
     """The scenario's timeouts, as the transport takes them."""
     limits = scenario.timeouts
     return Deadlines(limits.connect_s, limits.first_token_s, limits.idle_s, limits.total_s)
-
-
-class RequestFailed(Exception):  # noqa: N818 - what Locust's failures table shows
-    """Why a request counts as failed in Locust's own statistics."""

@@ -40,6 +40,8 @@ class Workload(Protocol):
     kind: str
     size: int | None
     """How many distinct prompts there are before they repeat; None: they never do."""
+    requests_per_arrival: float
+    """Their mean number: more than one where an arrival is a conversation."""
     invalid_skipped: int
     """Broken records of the data file that were left out (`skip_invalid`)."""
 

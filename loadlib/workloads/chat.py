@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from loadlib import tokens
 from loadlib.errors import ScenarioError
-from loadlib.prompt import Message, Prompt
+from loadlib.prompt import Message, Prompt, Then
 from loadlib.quality import not_empty
-from loadlib.scenario_fields import Count
+from loadlib.scenario_fields import Count, Duration, HeaderName, broken
 from loadlib.workloads.conversations import Conversation, load
+from loadlib.workloads.dialogue import Dialogue
 from loadlib.workloads.filler import filler
+from loadlib.workloads.long_context import digest
 from loadlib.workloads.spec import DataSpec, SizedSpec
 from loadlib.workloads.windows import Fit, Lengths, Target, encoding_of, room
 
@@ -30,6 +34,7 @@ BUILT_IN = Path(__file__).parent / "data" / "conversations.jsonl"
 _LEAST_TEXT = 8
 _LOOKED_AT = 400
 
+_NOTHING: Message = {"role": "assistant", "content": ""}
 _Messages = list[Message]
 
 
@@ -38,6 +43,24 @@ class ChatSpec(DataSpec, SizedSpec):
 
     kind: Literal["chat"]
     turns: Count | None = Field(None, description="at most so many turns of a conversation")
+    history: Literal["recorded", "own"] = Field(
+        "recorded",
+        description="own: the model's answers are carried forward; an arrival is a conversation",
+    )
+    think_time: Duration | None = Field(
+        None, description="history: own: pause between an answer and the next turn; default: none"
+    )
+    session_header: HeaderName | None = Field(
+        None, description="header that holds an id of the conversation, for routers that heed one"
+    )
+
+    @model_validator(mode="after")
+    def _coherent(self) -> ChatSpec:
+        if self.history == "own" and self.prompt_tokens is not None:
+            raise broken("with history: own the answers decide", "prompt_tokens")
+        if self.history != "own" and self.think_time is not None:
+            raise broken("needs history: own, where turns wait for answers", "think_time")
+        return self
 
 
 class Chat:
@@ -61,7 +84,9 @@ class Chat:
             _shaped(one, spec.system, spec.turns) for one in recording.conversations
         ]
         self._until = list(accumulate(len(one.ends) for one in self._conversations))
-        self.size: int | None = self._until[-1]
+        self._own = spec.history == "own"
+        self.requests_per_arrival = self._until[-1] / len(self._until) if self._own else 1.0
+        self.size: int | None = len(self._until) if self._own else self._until[-1]
         self._lengths = Lengths(tuple(spec.prompt_tokens or ()), tuple(spec.output_tokens))
         self._costs: dict[tuple[str, int], list[int]] = {}
         self._least: dict[str, int] = {}
@@ -100,37 +125,87 @@ class Chat:
         encoding, _ = encoding_of(model)
         limit = self._limit(model)
         every = range(0, self._until[-1], -(-self._until[-1] // _LOOKED_AT))
-        counts = [self._natural(encoding, *self._locate(turn)) for turn in every]
+        counts = [self._likely(encoding, *self._locate(turn)) for turn in every]
         kept = [count if limit is None else min(count, limit) for count in counts]
         outputs = self._lengths.outputs
         return sum(kept) / len(kept), sum(outputs) / len(outputs)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
-        """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
-        encoding, exact = encoding_of(model)
-        index, turn = self._locate(ordinal % self._until[-1])
+        """Request number `ordinal` (from 0, without end), with `history: own` the first turn of
+        conversation `ordinal`. ValueError unless `serves(model)`."""
+        if self._own:
+            return self._dialogue(model, ordinal).opening()
+        encoding, _ = encoding_of(model)
+        turns = self._until[-1]
+        index, turn = self._locate(ordinal % turns)
         fit = self._fit(model, ordinal, self._natural(encoding, index, turn))
         messages, count = self._history(encoding, index, turn, fit.tokens)
         if self._lengths.asked:
             messages = self._padded(messages, fit.tokens - count, encoding, index)
             count = fit.tokens
+        lap = ordinal // turns * len(self._until)
+        prompt = self._prompt(model, messages, count, fit.output, lap + index)
+        return replace(
+            prompt, asked_tokens=fit.asked, cut_tokens=count if count != fit.asked else None
+        )
+
+    def _prompt(
+        self,
+        model: Target,
+        messages: Sequence[Message],
+        count: int,
+        output: int,
+        conversation: int,
+    ) -> Prompt:
+        header = self._spec.session_header
         return Prompt(
             model=model.name,
             workload=self.name,
             messages=messages,
-            max_tokens=fit.output,
+            max_tokens=output,
             tokens=count,
-            exact=exact,
-            asked_tokens=fit.asked,
-            cut_tokens=count if count != fit.asked else None,
+            exact=encoding_of(model)[1],
             check=not_empty if self._spec.check else None,
             extra_body=self._spec.extra_body,
+            headers={header: self._session(model, conversation)} if header else {},
         )
+
+    def _session(self, model: Target, conversation: int) -> str:
+        """The same for all turns of a conversation, and for no other conversation."""
+        return f"{digest(self._seed, self.name, model.name, conversation):032x}"
+
+    def _dialogue(self, model: Target, ordinal: int) -> Dialogue:
+        """Conversation number `ordinal`, its answers left to the model."""
+        encoding, _ = encoding_of(model)
+        index = ordinal % len(self._conversations)
+        one, output = self._conversations[index], self._output(ordinal)
+        limit = room(model, output)
+        opening, _ = self._history(encoding, index, 0, 1 << 40 if limit is None else limit)
+        head = tuple(message for message in opening if message["role"] in ("system", "developer"))
+        questions = [
+            one.messages[begin:end] for begin, end in zip(one.starts, one.ends, strict=True)
+        ]
+
+        def ask(messages: tuple[Message, ...], count: int, turn: int, then: Then | None) -> Prompt:
+            prompt = self._prompt(model, messages, count, output, ordinal)
+            return replace(prompt, turn=turn, then=then)
+
+        return Dialogue(
+            head=(head, sum(tokens.message_tokens(message, encoding) for message in head)),
+            questions=(tuple(opening[len(head) :]), *questions[1:]),
+            encoding=encoding,
+            limit=limit,
+            think_ns=lambda _turn: self._spec.think_time or 0,
+            ask=ask,
+        )
+
+    def _output(self, ordinal: int) -> int:
+        return self._lengths.outputs[ordinal % len(self._lengths.outputs)]
 
     def _fit(self, model: Target, ordinal: int, natural: int) -> Fit:
         if self._lengths.asked:
             return self._lengths.fit(model, ordinal, self._floor(model))
-        output = self._lengths.outputs[ordinal % len(self._lengths.outputs)]
+        output = self._output(ordinal)
         limit = room(model, output)
         if limit is not None and limit < self._floor(model):
             raise ValueError(f"no prompt fits the window of {model.name}")
@@ -156,6 +231,17 @@ class Chat:
         """Prompt tokens of a turn with its whole history."""
         end = self._conversations[index].ends[turn]
         return tokens.TOKENS_OF_REPLY_START + sum(self._counts(encoding, index)[:end])
+
+    def _likely(self, encoding: str, index: int, turn: int) -> int:
+        """Prompt tokens of a turn; the model's own answers counted as long as they may be."""
+        natural = self._natural(encoding, index, turn)
+        if not self._own:
+            return natural
+        one, counts = self._conversations[index], self._counts(encoding, index)
+        for end, following in zip(one.ends[:turn], one.starts[1 : turn + 1], strict=True):
+            answer = max(self._lengths.outputs) + tokens.message_tokens(_NOTHING, encoding)
+            natural += answer - sum(counts[end:following])
+        return natural
 
     def _longer_than(self, limit: int, encoding: str) -> int:
         """How many conversations have a turn of more than `limit` prompt tokens."""

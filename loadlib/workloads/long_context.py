@@ -75,6 +75,7 @@ class LongContext:
 
     kind = "long_context"
     size: int | None = None
+    requests_per_arrival = 1.0
     invalid_skipped = 0
 
     def __init__(self, name: str, spec: LongContextSpec, seed: int) -> None:

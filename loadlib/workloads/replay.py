@@ -117,6 +117,7 @@ class Replay:
 
     kind = "replay"
     size: int | None = None
+    requests_per_arrival = 1.0
 
     def __init__(self, name: str, spec: ReplaySpec, seed: int) -> None:
         """Raises DataError for the data file."""
