@@ -105,6 +105,7 @@ class Extract:
 
     kind = "extract"
     size: int | None = None
+    requests_per_arrival = 1.0
     invalid_skipped = 0
 
     def __init__(self, name: str, spec: ExtractSpec, seed: int) -> None:

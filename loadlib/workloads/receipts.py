@@ -76,6 +76,7 @@ class Receipt:
     locale: Locale
     merchant: str
     address: str
+    buyer: str | None  # of an invoice
     number: str
     day: date
     items: tuple[Item, ...]
@@ -127,6 +128,7 @@ class Receipt:
             "",
             f"{words[self.kind]}  {words['number']} {self.number}",
             f"{words['date']}: {self.printed_date}",
+            *([f"{words['bill_to']}: {self.buyer}"] if self.buyer else []),
             "",
             f"{words['quantity']}  {words['item']}  {words['price']}  {words['amount']}",
         ]
@@ -153,13 +155,14 @@ def make(luck: random.Random, locale: Locale, kind: Kind, items: tuple[int, int]
     sum_ = sum(one.amount for one in sold)
     share = Decimal(str(locale.tax_percent)) / 100
     tax = _round(sum_ * share if added else sum_ - sum_ / (1 + share))
-    merchant, address = luck.choice(locale.merchants)
+    (merchant, address), (buyer, _) = luck.sample(locale.merchants, 2)
     prefix = "" if kind == "receipt" else luck.choice(("A-", "R", "2024/", "INV-"))
     return Receipt(
         kind=kind,
         locale=locale,
         merchant=merchant,
         address=address,
+        buyer=buyer if kind == "invoice" else None,
         number=f"{prefix}{luck.randint(10_000, 99_999)}",
         day=_FIRST_DAY + timedelta(days=luck.randrange(_DAYS)),
         items=sold,

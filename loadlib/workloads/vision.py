@@ -76,6 +76,7 @@ class Vision:
 
     kind = "vision"
     size: int | None = None
+    requests_per_arrival = 1.0
     invalid_skipped = 0
 
     def __init__(self, name: str, spec: VisionSpec, seed: int) -> None:
