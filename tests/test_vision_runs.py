@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 def test_pictures_and_papers_are_sent_counted_and_judged(tmp_path):
     path = scenario(
         tmp_path,
-        models=["gpt-4o", "gpt-4", "claude-3-haiku"],
+        models=["gpt-4o", "gpt-3.5-turbo", "claude-3-haiku"],
         workloads={
             "vision": {"kind": "vision", "size": "128x128", "images": 2, "detail": ["high", "low"]},
             "extract": {"kind": "extract", "form": "mixed", "size": "128x192"},
@@ -31,12 +31,12 @@ def test_pictures_and_papers_are_sent_counted_and_judged(tmp_path):
     )
     done = loadlib("run", path, "--json", "--allow-unhealthy", "--out", tmp_path / "reports")
     assert done.code == 0, done.err
-    assert "vision: skipped for gpt-4 (it takes no images)" in done.remarks
-    assert "extract: pictures skipped for gpt-4 (it takes no images)" in done.remarks
+    assert "vision: skipped for gpt-3.5-turbo (it takes no images)" in done.remarks
+    assert "extract: pictures skipped for gpt-3.5-turbo (it takes no images)" in done.remarks
 
     groups = {(one["model"], one["workload"]): one for one in json.loads(done.out)["groups"]}
     assert set(groups) == {
-        ("gpt-4o", "vision"), ("gpt-4o", "extract"), ("gpt-4", "extract"),
+        ("gpt-4o", "vision"), ("gpt-4o", "extract"), ("gpt-3.5-turbo", "extract"),
         ("claude-3-haiku", "vision"), ("claude-3-haiku", "extract"),
     }  # fmt: skip
     samples = list(runs.load((tmp_path / "reports" / "latest").resolve()).samples())
@@ -60,7 +60,7 @@ def test_pictures_and_papers_are_sent_counted_and_judged(tmp_path):
     reason=f"not installed: {', '.join(real_server.missing())} (`make demo-real` does)",
 )
 def test_a_real_server_is_held_to_the_schema(tmp_path):
-    """llama.cpp makes a grammar of `response_format`: what SmolLM2 reads is wrong, in proper form."""
+    """llama.cpp makes a grammar of `response_format`: what SmolLM2 reads is wrong, in good form."""
     with demo_real.serving() as base_url:
         model = {"name": real_server.MODEL, "base_url": base_url, "context_window": 2048}
         path = scenario(

@@ -316,6 +316,7 @@ HOSTILE = [
     ("size: 99999x99999", "a side has 128 to 2048 pixels"),
     ("size: 4294967296x4294967296", "width x height"),
     ("size: 2048x600", "at most 3 times"),
+    ("images: 5, size: [512x512, 2048x2048]", "5 pictures of 2048x2048 are 20,971,520 pixels"),
     ("size: [2048x2048, 2048x2048]", "at most 4,500,000 pixels, these have 8,388,608"),
     ("size: []", "empty list"),
     ("size: 512", "width x height in pixels, such as 512x512"),
@@ -353,7 +354,7 @@ MOST = [  # settings, pictures drawn, millions of their pixels
     ({"size": ((512, 512),)}, 12, 4),
     ({"size": ((1024, 1024),)}, 4, 5),
     ({"size": ((2048, 2048),)}, 4, 17),
-    ({"size": ((2048, 2048), (512, 512)), "images": 16}, 16, 36),  # the most there can be
+    ({"size": ((2048, 2048), (512, 512)), "images": 4}, 16, 36),  # the most there can be
     ({"size": ((128, 128),), "pictures": ("chart",)}, 12, 1),
 ]
 
@@ -380,6 +381,6 @@ def test_a_request_stamps_and_never_draws(monkeypatch):
 
 
 def test_bodies_are_bounded():
-    workload = vision(size=((2048, 2048),), pictures=("receipt",))
-    [png] = pngs(workload.prompt(Model(), 0))
-    assert len(png) < 400_000
+    """The most pixels there can be: half of it, not to draw so long."""
+    workload = vision(size=((1024, 1024),), images=8, pictures=("receipt",))
+    assert sum(map(len, pngs(workload.prompt(Model(), 0)))) < 1_000_000

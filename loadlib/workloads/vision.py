@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
 from loadlib import image_tokens, tokens
 from loadlib.image_tokens import Detail
 from loadlib.prompt import Prompt
 from loadlib.quality import Said
-from loadlib.scenario_fields import Count, one_or_many, scalar_or_list, tuple_of
+from loadlib.scenario_fields import Count, broken, one_or_many, scalar_or_list, tuple_of
 from loadlib.workloads.drawing import Picture, data_url
 from loadlib.workloads.filler import filler
 from loadlib.workloads.long_context import digest
@@ -27,6 +27,7 @@ from loadlib.workloads.spec import CappedSpec
 from loadlib.workloads.windows import Target, encoding_of, lacks, room
 
 MOST_IMAGES = 16
+MOST_PIXELS = 17_000_000  # of one prompt: a body of some 2 MB, of which many are built ahead
 
 # The most that a question and the captions of images take, whatever is asked (a test looks).
 _QUESTION, _CAPTION = 80, 8
@@ -55,6 +56,18 @@ class VisionSpec(CappedSpec):
     text_tokens: Count | None = Field(
         None, description="paragraphs of so many tokens in front of the pictures"
     )
+
+    @model_validator(mode="after")
+    def _bounded(self) -> VisionSpec:
+        width, height = max(self.size, key=lambda size: size[0] * size[1])
+        pixels = self.images * width * height
+        if pixels > MOST_PIXELS:
+            raise broken(
+                f"{self.images} pictures of {width}x{height} are {pixels:,} pixels in a prompt, "
+                f"at most {MOST_PIXELS:,} are sent",
+                "images",
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)
