@@ -1,5 +1,9 @@
 """`python -m benchmarks.engine`: what the engine costs, and how well the simulator keeps time.
 
+Prints requests per second of virtual time, events per second of `--profile instant`, and how late
+tokens are at 5,000 events a second: of a batch, in which fifty are due at one instant, and of
+streams with a pace of their own. What the machine allows is measured in the same minute: the bare
+sends of fifty tokens, nothing else. Neighbours are kept out by `chrt -f 10` in front of it all.
 `--trace FILE` takes lengths and arrivals from an Azure-style CSV (TIMESTAMP, ContextTokens,
 GeneratedTokens); without it they are drawn to have the same quantiles.
 """
@@ -10,6 +14,7 @@ import argparse
 import csv
 import itertools
 import json
+import os
 import random
 import resource
 import select
@@ -32,27 +37,56 @@ default: {{{speed}, encoding: o200k_base}}
 """
 BATCH, OWN = "step_ms: 10, max_running: 64", "output_tok_s: 100, variation: 0.15"
 
-# The simulator with a note of every token: how long after it was due its bytes were handed over.
-SERVER = """
+# What every server of this file says at the end, from a list `late` in ns; `begun` in CPU s.
+SAY = """
 import json, os, signal, sys, time
-from loadlib.simulator import generation, serve
-late, fire = [], generation.Generation.fire
-def noted(self, now_ns):
-    before = self._written
-    due_ns = self._served.engine.token_ns(self._sequence, before)
-    due_next_ns = fire(self, now_ns)
-    if self._written > before and due_ns is not None:
-        late.append(time.monotonic_ns() - due_ns)
-    return due_next_ns
-generation.Generation.fire = noted
 def done(*_):
     late.sort()
     at = lambda p: late[int(p * (len(late) - 1))] / 1e6
-    figures = {"events": len(late), "p50": at(.5), "p99": at(.99), "max": at(1)}
+    figures = {"events": len(late), "p50": at(.5), "p90": at(.9), "p99": at(.99), "max": at(1),
+               "cpu_us": (time.process_time() - begun) / len(late) * 1e6}
     print(json.dumps(figures), flush=True)
     os._exit(0)
 signal.signal(signal.SIGUSR1, done)
+late, begun = [], time.process_time()
+"""
+# The simulator with a note of every token: how long after it was due its bytes were handed over.
+SERVER = """
+from loadlib.simulator import generation, serve
+due_ns, made = {}, generation.Generation
+fire, next_ns = made.fire, made._next_ns
+def planned(self):
+    due_ns[self] = next_ns(self)
+    return due_ns[self]
+def noted(self, now_ns):
+    before = self._written
+    fire(self, now_ns)
+    if self._written > before:
+        late.append(time.monotonic_ns() - due_ns[self])
+made.fire, made._next_ns = noted, planned
+begun = time.process_time()
 serve(port=0, profile=sys.argv[1])
+"""
+# No simulator at all: the same bytes to as many sockets at the same instants.
+BARE = """
+import select, socket
+door = socket.create_server(("127.0.0.1", 0), backlog=1000)
+print(f"http://127.0.0.1:{door.getsockname()[1]}/v1", flush=True)
+outs = [door.accept()[0] for _ in range(int(sys.argv[1]))]
+for out in outs:
+    out.recv(65536)
+    out.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+data, due_ns, begun = b"x" * 330, time.monotonic_ns(), time.process_time()
+for _ in range(int(sys.argv[2])):
+    due_ns += 10_000_000
+    select.select([], [], [], max(0, due_ns - time.monotonic_ns()) / 1e9)
+    for out in outs:
+        out.send(data)
+        late.append(time.monotonic_ns() - due_ns)
+for out in outs:
+    out.close()
+while True:
+    time.sleep(1)
 """
 
 
@@ -86,27 +120,69 @@ def virtual(requests: int, trace: Path | None, scale: float) -> None:
     )
 
 
+def instant(streams: int, tokens: int) -> None:
+    """Events per second of `--profile instant`, one process, through the public command."""
+    command = [sys.executable, "-m", "loadlib.simulator", "--profile", "instant"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        port = _port(server)
+        _read_streams(port, 1, 100)  # the first request loads what later ones find
+        before_s, begun = _cpu_s(server.pid), time.monotonic()
+        _read_streams(port, streams, tokens)
+        wall_s, cost_s = time.monotonic() - begun, _cpu_s(server.pid) - before_s
+        server.terminate()
+    events = streams * tokens
+    print(
+        f"instant profile: {streams} streams of {tokens:,} tokens, {events / wall_s:,.0f} "
+        f"events/s; {events / cost_s:,.0f} per CPU s of the server"
+    )
+
+
+def bare(streams: int, seconds: float) -> None:
+    """How late plain sends are that are due at one instant: the machine's own part."""
+    command = [sys.executable, "-c", SAY + BARE, str(streams), str(round(seconds * 100))]
+    figures = _figures(command, streams, seconds)
+    print(f"bare sends, {streams} every 10 ms: {_late(figures)}")
+
+
 def pacing(speed: str, streams: int, seconds: float) -> None:
     """`streams` streams of 100 tokens/s from the simulator: how late its tokens are."""
     with tempfile.TemporaryDirectory() as folder:
         profile = Path(folder) / "paced.yaml"
         profile.write_text(PACED.format(speed=speed))
-        command = [sys.executable, "-c", SERVER, str(profile)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            assert server.stdout is not None
-            line = server.stdout.readline()
-            port = int(line.strip().removesuffix("/v1").rpartition(":")[2])
-            _read_streams(port, streams, seconds)
-            server.send_signal(signal.SIGUSR1)
-            figures = json.loads(server.stdout.readlines()[-1])
+        figures = _figures([sys.executable, "-c", SAY + SERVER, str(profile)], streams, seconds)
     print(
-        f"pacing, {speed}: {streams} streams, {figures['events'] / seconds:,.0f} events/s, late by "
-        f"p50 {figures['p50']:.2f}, p99 {figures['p99']:.2f}, max {figures['max']:.2f} ms"
+        f"pacing, {speed}: {streams} streams, {figures['events'] / seconds:,.0f} events/s, "
+        + _late(figures)
     )
 
 
-def _read_streams(port: int, streams: int, seconds: float) -> None:
-    tokens = round(seconds * 100)
+def _figures(command: list[str], streams: int, seconds: float) -> dict[str, float]:
+    """What a server has to say after `streams` streams of 100 tokens/s."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        _read_streams(_port(server), streams, round(seconds * 100), apart_s=0.003)
+        server.send_signal(signal.SIGUSR1)
+        figures: dict[str, float] = json.loads(server.stdout.readlines()[-1])
+    return figures
+
+
+def _late(figures: dict[str, float]) -> str:
+    shown = ", ".join(f"{name} {figures[name]:.2f}" for name in ("p50", "p90", "p99", "max"))
+    return f"late by {shown} ms; {figures['cpu_us']:.0f} us of CPU each"
+
+
+def _port(server: subprocess.Popen[str]) -> int:
+    assert server.stdout is not None
+    return int(server.stdout.readline().strip().removesuffix("/v1").rpartition(":")[2])
+
+
+def _cpu_s(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _read_streams(port: int, streams: int, tokens: int, apart_s: float = 0) -> None:
+    """Ask for `streams` answers of `tokens` tokens, so far apart, and read them to their ends."""
     message = [{"role": "user", "content": "Hello"}]
     open_ones: dict[int, socket.socket] = {}
     poll = select.epoll()
@@ -118,7 +194,7 @@ def _read_streams(port: int, streams: int, seconds: float) -> None:
                        + str(len(body)).encode() + b"\r\n\r\n" + body)  # fmt: skip
         open_ones[client.fileno()] = client
         poll.register(client.fileno(), select.EPOLLIN)
-        time.sleep(0.003)
+        time.sleep(apart_s)
     while open_ones:
         for handle, _ in poll.poll():
             data = open_ones[handle].recv(65536)
@@ -161,6 +237,8 @@ def main() -> None:
     options = parser.parse_args()
     for scale in (0.5, 1.5):
         virtual(options.requests, options.trace, scale)
+    instant(16, 50_000)
+    bare(50, options.seconds)
     for speed in (BATCH, OWN):
         pacing(speed, 50, options.seconds)
 

@@ -233,6 +233,7 @@ REFUSED = [
     (b"\xff\xfe", 400, None, None),
     (b"[]", 400, None, None),
     (body(model=None), 400, "model", None),
+    (body(model=""), 400, "model", None),
     (json.dumps({"messages": USER}).encode(), 400, "model", None),
     (json.dumps({"model": "gpt-4o"}).encode(), 400, "messages", None),
     (body(messages="hi"), 400, "messages", None),

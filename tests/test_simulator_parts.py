@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -107,6 +108,25 @@ def test_the_catalogue_is_plausible():
     assert profile.default is not None
 
 
+def test_the_catalogue_has_limits_for_those_who_ask():
+    plain, limited = load("catalogue"), load("catalogue", limited=True)
+    for name, model in limited.models.items():
+        assert plain.of(name).limits == Limits()
+        assert None not in (model.limits.requests_per_minute, model.limits.tokens_per_minute)
+        assert model.speed == plain.of(name).speed
+    assert limited.default.limits == Limits()
+
+
+def test_optional_limits_stand_in_for_those_that_always_hold(tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text(
+        "default: {requests_per_minute: 9, tokens_per_minute: 1k,\n"
+        "          optional_limits: {requests_per_minute: 3}}\n"
+    )
+    assert load(str(path)).default.limits == Limits(9, 1000)
+    assert load(str(path), limited=True).default.limits == Limits(3, 1000)
+
+
 def test_instant_has_no_delays_and_no_limits():
     profile = load("instant")
     for model in (*profile.models.values(), profile.default):
@@ -151,6 +171,12 @@ BROKEN = {
     "models:\n  a:\n    prefil_tok_s: 3\n": "p.yaml:3: unknown key 'prefil_tok_s' (did you mean",
     "models: {a: {output_tok_s: 0}}\n": "p.yaml:1: models.a.output_tok_s: should be greater than 0",
     "models: {a: {output_tok_s: -4}}\n": "p.yaml:1: models.a.output_tok_s: should be greater",
+    "models: {a: {output_tok_s: 1e-300}}\n": "models.a.output_tok_s: should be at least 0.001",
+    "default: {step_ms: 1e300}\n": "p.yaml:1: default.step_ms: should be at most 86,400,000",
+    "default: {block_tokens: 1000000000}\n": "p.yaml:1: default.block_tokens: should be at most",
+    "default: {variation: 1000}\n": "p.yaml:1: default.variation: should be at most 3",
+    "default: {max_running: 1000000000000000000}": "default.max_running: should be at most 1,000,0",
+    "models: {' ': {}}\n": "p.yaml:1: the name of a model is empty",
     "models: {a: {output_tok_s: fast}}\n": "p.yaml:1: models.a.output_tok_s: 'fast' is not a num",
     "models: {a: {output_tok_s: .nan}}\n": "p.yaml:1: models.a.output_tok_s: ",
     "default:\n  max_running: 0\n": "p.yaml:2: default.max_running: should be at least 1",
@@ -169,6 +195,9 @@ BROKEN = {
     "default: {tokens_per_minute: 0}\n": "p.yaml:1: default.tokens_per_minute: should be",
     "default: {step_ms: 9, output_tok_s: 5}\n": "p.yaml:1: default: prefill_tok_s, output_tok_s",
     "default: {step_ms: 9, token_budget: 5}\n": "p.yaml:1: default: token_budget must be at least",
+    "default: {optional_limits: 5}\n": "p.yaml:1: default.optional_limits: should be a mapping",
+    "default: {optional_limits: {rpm: 5}}\n": "p.yaml:1: unknown key 'rpm'",
+    "default: {optional_limits: {tokens_per_minute: 0}}\n": "default.optional_limits.tokens_per_mi",
     "default: {kv_blocks: 5}\n": "p.yaml:1: default: kv_blocks hold 80 tokens: needs a context_w",
 }
 
@@ -182,6 +211,16 @@ def test_a_broken_profile_is_one_line_with_its_place(tmp_path, capsys, text, mes
     assert out == ""
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_the_profile_in_the_documentation_loads(tmp_path):
+    page = Path(__file__).parent.parent.joinpath("docs", "simulator.md").read_text("utf-8")
+    path = tmp_path / "p.yaml"
+    path.write_text(page.partition("```yaml\n")[2].partition("```")[0])
+    profile = load(str(path), limited=True)
+    assert profile.of("mine").limits == Limits(500, 200_000)
+    assert profile.of("replica").speed.step.token_budget == 2048
+    assert profile.of("another") is profile.default
 
 
 def test_a_profile_may_leave_anything_out(tmp_path):
@@ -230,6 +269,7 @@ def test_a_replica_slows_down_in_company(name):
         (["--host", "example.com"], "binds loopback only"),
         (["--profile", "instent"], "no profile 'instent': neither catalogue, instant, "),
         (["--profile", "/"], "no profile '/'"),
+        (["--profile", "instant", "--limits"], "--limits: no model of profile 'instant' has"),
         (["--require-key", "SIM_TEST_UNSET"], "'SIM_TEST_UNSET' is not set"),
     ],
 )
@@ -242,13 +282,27 @@ def test_wrong_options_are_one_line(capsys, monkeypatch, flags, message):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--status", "200"], ["--every", "0"], ["--stall-after-first", "-1"], ["--nope"]]
+    ("flags", "message"),
+    [
+        (["--status", "200"], "--status: '200' should be a whole number from 400 to 599"),
+        (["--every", "0"], "--every: '0' should be a whole number from 1 to "),
+        (["--port", "99999"], "--port: '99999' should be a whole number from 0 to 65535"),
+        (["--port", "http"], "--port: 'http' should be a whole number from 0 to 65535"),
+        (["--stall-after-first", "-1"], "'-1' should be a number of seconds from 0 to less than"),
+        (["--stall-after-first", "nan"], "'nan' should be a number of seconds from 0 to less"),
+        (["--stall-after-first", "soon"], "'soon' should be a number of seconds from 0 to less"),
+        (["--wrong-rate", "2"], "'2' should be a share such as 0.05 or 5 %"),
+        (["--nope"], "unrecognized arguments: --nope"),
+    ],
 )
-def test_options_out_of_range_are_refused(capsys, flags):
+def test_options_out_of_range_are_refused_in_words(capsys, flags, message):
     with pytest.raises(SystemExit) as caught:
         main(flags)
     assert caught.value.code == 2
-    assert "Traceback" not in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert "Traceback" not in error
 
 
 def test_built_in_profiles_load():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
-from simulator_client import ask, content, counter, get, post, stream, timed_stream
+from simulator_client import ask, body, connect, content, counter, get, post, stream, timed_stream
 
 from loadlib.simulator import prefixes
 
@@ -98,6 +99,19 @@ def test_tokens_asked_for_count_and_what_can_never_pass_is_not_told_to_wait(repl
     assert "retry-after" not in {name.lower() for name in dict(headers)}
     assert json.loads(data)["error"]["type"] == "tokens"
     assert post(replica, model="chatty", max_tokens=20)[0] == 200
+
+
+def test_the_catalogues_limits_hold_when_asked_for(simulators):
+    limited = simulators("--limits", "--strict-models").base_url
+    with closing(connect(limited)) as connection:  # the answer itself would take minutes
+        data = body(model="gpt-4", max_tokens=8000, stream=True)
+        connection.request("POST", "/v1/chat/completions", data)
+        response = connection.getresponse()
+        assert response.status == 200
+        assert response.headers["x-ratelimit-limit-tokens"] == "10000"
+    status, headers, _ = post(limited, model="gpt-4", max_tokens=8000)
+    assert status == 429
+    assert int(headers["retry-after"]) > 0
 
 
 def test_without_limits_no_header_speaks_of_them(simulator):

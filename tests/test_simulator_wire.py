@@ -123,6 +123,31 @@ def test_many_streams_at_once_are_all_complete(simulators):
 # --- HTTP ----------------------------------------------------------------------------------------
 
 
+def test_a_client_that_reads_late_gets_every_token_once(simulators, tmp_path):
+    profile = tmp_path / "fast.yaml"
+    profile.write_text("default: {output_tok_s: 2000, encoding: o200k_base}")
+    url = simulators("--profile", str(profile)).base_url
+    wordy = {"model": "m" * 8000, "max_tokens": 1500}  # 8 KB an event: soon more than buffers hold
+    host, port = url.split("/")[2].split(":")
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        sock.connect((host, int(port)))
+        sock.sendall(request_bytes(body(stream=True, **wordy), "connection: close"))
+        written = [-1.0, 0.0]
+        while written[-1] != written[-2] or not written[-1]:  # until the server waits for us
+            time.sleep(0.05)
+            page = get(url, "/metrics")[2].decode()
+            lines = [line for line in page.splitlines() if "generation_tokens_total{" in line]
+            written.append(sum(float(line.rpartition(" ")[2]) for line in lines))
+        assert 0 < written[-1] < 1500
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+        received = bytearray()
+        while part := sock.recv(1 << 20):
+            received += part
+    pieces = re.findall(rb'"content":"([^"]+)"', received)
+    assert b"".join(pieces).decode() == ask(url, **wordy)["choices"][0]["message"]["content"]
+
+
 def test_a_connection_serves_many_requests(simulator):
     with closing(connect(simulator)) as connection:
         connection.connect()

@@ -29,6 +29,7 @@ def serve(
     profile: str = "catalogue",
     seed: int = 0,
     *,
+    limits: bool = False,
     host: str = "127.0.0.1",
     require_key: str | None = None,
     strict_models: bool = False,
@@ -44,12 +45,12 @@ def serve(
     """Serve until SIGINT or SIGTERM, from the main thread; then return.
 
     Prints one line once requests are taken: `loadlib simulator listening on
-    http://127.0.0.1:PORT/v1`. `port` 0 takes any free one. `profile` is `catalogue`, `instant`
-    or a YAML file. `require_key` is the *name* of the environment variable whose value clients
-    must send as bearer token. With `strict_models` names the profile does not list are 404.
-    `rules` are the faults. `certificate` and key, or the kind of a `bad_certificate`, turn on
-    TLS. `processes` share the port. `exit_with_parent` ends the server when the process that
-    started it has ended.
+    http://127.0.0.1:PORT/v1`. `port` 0 takes any free one. `profile` is a built-in name or a YAML
+    file; with `limits` its optional rate limits hold. `require_key` is the *name* of the
+    environment variable whose value clients must send as bearer token. With `strict_models` names
+    the profile does not list are 404. `rules` are the faults. `certificate` and key, or the kind
+    of a `bad_certificate`, turn on TLS. `processes` share the port. `exit_with_parent` ends the
+    server when the process that started it has ended.
 
     Raises `UsageError` for a host other than loopback, a profile that cannot be used, or an
     empty key variable, and `PreflightError` for a port that cannot be had.
@@ -57,7 +58,7 @@ def serve(
     if host not in LOOPBACK:
         raise UsageError(f"the simulator binds loopback only, not {host!r}: use 127.0.0.1 or ::1")
     settings = Settings(
-        profile=load_profile(profile),
+        profile=load_profile(profile, limited=limits),
         seed=seed,
         key=_key(require_key),
         strict_models=strict_models,

@@ -170,6 +170,8 @@ def _check(request: ChatRequest, messages: Messages) -> None:
 
 
 def _complaints(request: ChatRequest, messages: Messages) -> Iterator[tuple[str, str]]:
+    if not request.model:
+        yield "model", "you must provide a model parameter"
     yield from _message_complaints(messages)
     yield from _limit_complaints(request)
     yield from _tool_complaints(request)

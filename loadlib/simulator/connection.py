@@ -79,6 +79,7 @@ class Connection:
         self._out = bytearray()
         self._open = True
         self._deaf = False  # the response to come is the last: discard what is still sent
+        self._lingers = False  # … and close a while after it was sent
         self.on_gone: Callable[[], None] | None = None
         loop.add_reader(sock, self._readable)
 
@@ -148,8 +149,8 @@ class Connection:
 
     def hang_up(self) -> None:
         """Close after everything was sent; reading on, lest a reset eats the response."""
+        self._lingers = True
         self.half_close()
-        self._loop.call_later(LINGER_S, self.close)
 
     def half_close(self) -> None:
         """Say that nothing more will come, after everything was sent, and leave it at that."""
@@ -267,6 +268,8 @@ class Connection:
             self._sock.shutdown(socket.SHUT_WR)
         except OSError:
             self.close()
+        if self._lingers:
+            self._loop.call_later(LINGER_S, self.close)
 
     def _head(self, status: int, content_type: str, headers: Mapping[str, str]) -> bytes:
         keep = self._current is not None and self._current.keep_alive

@@ -35,6 +35,7 @@ class Served:
         self.engine = replica(profile.speed)
         self.limiter = RateLimiter(profile.limits)
         self.meter = Meter(self._load)
+        self.now_ns = -1  # the instant up to which the engine has been advanced
         self._waiting: dict[Sequence, Generation] = {}
         self._pacer: Pacer | None = None
         self._wake_ns: int | None = None  # the instant of our job in the pacer
@@ -53,6 +54,7 @@ class Served:
 
     def advance(self, now_ns: int) -> None:
         """Let the engine do what is due, and tell who waits for it."""
+        self.now_ns = now_ns
         self.engine.advance(now_ns)
         self._announce()
 
@@ -63,11 +65,15 @@ class Served:
         self._announce()
         self._arm()
 
-    def fire(self, now_ns: int) -> int | None:
+    def fire(self, now_ns: int) -> None:
         """An event of the engine is due; see `pacer.Job`."""
+        if self._wake_ns is not None and self._wake_ns <= now_ns:
+            self.advance(now_ns)
+
+    def ready(self, now_ns: int) -> int | None:
+        """The engine's next event; see `pacer.Job`."""
         if self._wake_ns is None or self._wake_ns > now_ns:
             return None  # another wake-up has been asked for since
-        self.advance(now_ns)
         self._wake_ns = self.engine.next_ns if self._waiting else None
         return self._wake_ns
 
@@ -123,6 +129,7 @@ class Generation:
         self._total = len(order.answer.pieces)
         self._written = 0
         self._first_ns = 0
+        self._next_piece = b""  # the next token as it goes over the wire, where it is not the last
         self._over = False
         self._sequence = served.enter(order.work, order.arrival_ns, pacer)
         connection.on_gone = self._gone
@@ -137,22 +144,41 @@ class Generation:
         if due_ns is not None:
             self._pacer.at(due_ns, self)
 
-    def fire(self, now_ns: int) -> int | None:
+    def fire(self, now_ns: int) -> None:
         """Write all that is due; see `pacer.Job`."""
+        if self._over or self._connection.backlog > MAX_BACKLOG_BYTES:
+            return
+        served, start = self._served, self._written
+        if served.now_ns != now_ns:
+            served.advance(now_ns)
+        due = served.engine.tokens_due(self._sequence, now_ns)
+        piece, self._next_piece = self._next_piece, b""
+        if due == start + 1 and piece:
+            self._connection.write(piece)
+            self._count(due, now_ns)
+            return
+        ready = min(due, start + BURST)
+        if ready <= start:
+            return
+        data = self._events.tokens(start, ready) if self._order.streamed else b""
+        self._count(ready, now_ns)
+        if ready == self._total:
+            self._complete(data, now_ns)
+        else:
+            self._connection.write(data)
+
+    def ready(self, now_ns: int) -> int | None:
+        """Have the bytes of the next token at hand; see `pacer.Job`."""
         if self._over:
             return None
         if self._connection.backlog > MAX_BACKLOG_BYTES:
             return now_ns + RETRY_NS
-        self._served.advance(now_ns)
-        due = self._served.engine.tokens_due(self._sequence, now_ns)
-        ready = min(due, self._written + BURST)
-        data = self._advance(ready, now_ns)
-        if self._written == self._total:
-            self._complete(data, now_ns)
-            return None
-        if data:
-            self._connection.write(data)
-        return self._next_ns()
+        due_ns = self._next_ns()
+        start = self._written
+        ahead = due_ns is None or due_ns > now_ns
+        more = ahead and self._order.streamed and start + 1 < self._total
+        self._next_piece = self._events.tokens(start, start + 1) if more else b""
+        return due_ns
 
     # --- instants ----------------------------------------------------------------------------
 
@@ -166,21 +192,15 @@ class Generation:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def _advance(self, upto: int, now_ns: int) -> bytes:
-        """Count the tokens up to `upto`, and give their events."""
-        start = self._written
-        if upto <= start:
-            return b""
-        meter, order = self._served.meter, self._order
+    def _count(self, upto: int, now_ns: int) -> None:
+        """Enter the tokens up to `upto` in the books."""
+        meter, order, start = self._served.meter, self._order, self._written
         if start == 0:
             self._first_ns = now_ns
             meter.prompt_tokens += order.work.prompt_tokens
             meter.ttft.observe(now_ns - order.arrival_ns)
         meter.generation_tokens += upto - start
         self._written = upto
-        if not order.streamed:
-            return b""
-        return self._events.tokens(start, upto)
 
     def _complete(self, data: bytes, now_ns: int) -> None:
         """The last token: whatever belongs behind it, and the books."""

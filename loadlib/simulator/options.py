@@ -8,11 +8,12 @@ from typing import Any, NoReturn
 
 from loadlib.simulator import fault_rules, tls
 from loadlib.simulator.connection import REQUEST_S
-from loadlib.simulator.faults import Rule
+from loadlib.simulator.faults import KINDS, Rule
 from loadlib.simulator.profiles import BUILT_IN
 
 MAX_PROCESSES = 256
 MAX_REASONING = 100_000
+DAY_S = 86400
 
 _HALFWAY = (
     ("disconnect-mid-stream", "close the connection after half of the tokens"),
@@ -31,11 +32,14 @@ class _Parser(argparse.ArgumentParser):
 def parser(prog: str) -> argparse.ArgumentParser:
     """The options of the simulator."""
     about = "The simulator: an OpenAI-compatible server with known speeds, on loopback."
-    made = _Parser(prog=prog, description=about)
+    kinds = f"Kinds of faults: {', '.join(KINDS)}. Their options: docs/simulator-faults.md."
+    made = _Parser(prog=prog, description=about, epilog=kinds)
     add = made.add_argument
-    add("--port", type=int, default=0, help="0, the default, takes any free port")
+    add("--port", type=_up_to(0, 65535), default=0, help="0, the default, takes any free port")
     add("--host", default="127.0.0.1", help="a loopback address; any other is refused")
-    add("--profile", default="catalogue", help=f"{', '.join(BUILT_IN)}, or a YAML file")
+    known = ", ".join(BUILT_IN[1:])
+    add("--profile", default="catalogue", help=f"catalogue (default), {known}, or a YAML file")
+    add("--limits", action="store_true", help="429 beyond the profile's optional rate limits")
     add("--seed", type=int, default=0, help="of texts, ids, variation and lots")
     add("--require-key", metavar="VAR", help="insist on the bearer token that VAR holds")
     add("--strict-models", action="store_true", help="404 for models the profile does not list")
@@ -145,17 +149,22 @@ def _share(text: str) -> float:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 86400:
-        raise ValueError(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < DAY_S:
+        message = f"{text!r} should be a number of seconds from 0 to less than {DAY_S}"
+        raise argparse.ArgumentTypeError(message)
     return value
 
 
 def _up_to(low: int, high: int) -> Any:
     def whole(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not between {low} and {high}")
+        value = int(text) if text.removeprefix("-").isdecimal() else None
+        if value is None or not low <= value <= high:
+            message = f"{text!r} should be a whole number from {low} to {high}"
+            raise argparse.ArgumentTypeError(message)
         return value
 
     return whole

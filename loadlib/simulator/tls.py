@@ -7,12 +7,14 @@ import socket
 import ssl
 import subprocess
 import tempfile
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from loadlib.errors import PreflightError, UsageError
 
-BAD = ("self-signed", "wrong-host")
+BAD = ("self-signed", "wrong-host", "expired")
 READ_BYTES = 64 * 1024
+_DATE = "%Y%m%d%H%M%SZ"
 
 
 class TlsSocket:
@@ -78,28 +80,62 @@ def context_of(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+# `openssl req -x509` cannot make a certificate of the past; `openssl ca` can, in every release.
+_AUTHORITY = """
+[ca]
+default_ca = own
+[own]
+database = index.txt
+new_certs_dir = .
+rand_serial = yes
+default_md = sha256
+policy = names
+x509_extensions = extensions
+[names]
+commonName = supplied
+[req]
+distinguished_name = nothing
+[nothing]
+[extensions]
+basicConstraints = CA:TRUE
+subjectAltName = {names}
+"""
+
+
 def bad_context(kind: str) -> ssl.SSLContext:
     """A context whose certificate no client should accept: one of `BAD`.
 
-    Made now by the `openssl` program and forgotten with the process; both are self-signed.
+    Made now by the `openssl` program and forgotten with the process; all are self-signed, so that
+    whoever trusts the certificate itself sees what else is wrong with it.
     Raises `PreflightError` without the program.
     """
     host = "elsewhere.invalid" if kind == "wrong-host" else "localhost"
     names = f"DNS:{host}" if kind == "wrong-host" else f"DNS:{host},IP:127.0.0.1,IP:::1"
+    now, day = datetime.now(UTC), timedelta(days=1)
+    start, end = (now - 2 * day, now - day) if kind == "expired" else (now - day, now + 2 * day)
     with tempfile.TemporaryDirectory() as folder:
-        key, certificate = Path(folder, "key.pem"), Path(folder, "certificate.pem")
-        command = [
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-            "-nodes", "-keyout", str(key), "-out", str(certificate), "-subj", f"/CN={host}",
-            "-addext", f"subjectAltName={names}", "-days", "2",
-        ]  # fmt: skip
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
-        except FileNotFoundError:
-            raise PreflightError(
-                "--bad-certificate needs the openssl program; give files with --tls instead"
-            ) from None
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise PreflightError(f"openssl made no certificate: {last}")
-        return context_of(certificate, key)
+        Path(folder, "authority.cnf").write_text(_AUTHORITY.format(names=names))
+        Path(folder, "index.txt").touch()
+        made = "-config authority.cnf -keyout key.pem -out request.pem"
+        curve = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes"
+        _openssl(f"req -new {curve} {made} -subj /CN={host}", folder)
+        signed = "-config authority.cnf -keyfile key.pem -in request.pem -out certificate.pem"
+        dates = f"-startdate {start:{_DATE}} -enddate {end:{_DATE}}"
+        _openssl(f"ca -batch -selfsign -notext {signed} {dates}", folder)
+        return context_of(Path(folder, "certificate.pem"), Path(folder, "key.pem"))
+
+
+def _openssl(arguments: str, folder: str) -> None:
+    """Run the program in `folder`. Raises `PreflightError` where it cannot do what is asked."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["openssl", *arguments.split()],  # noqa: S607
+            cwd=folder, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+    except FileNotFoundError:
+        raise PreflightError(
+            "--bad-certificate needs the openssl program; give files with --tls instead"
+        ) from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise PreflightError(f"openssl made no certificate: {last}")

@@ -51,11 +51,11 @@ class Profile:
         return self.default
 
 
-def load(profile: str) -> Profile:
-    """Read a built-in profile by name, or a YAML file.
+def load(profile: str, *, limited: bool = False) -> Profile:
+    """Read a built-in profile by name, or a YAML file; `limited`: with its optional limits.
 
-    Raises `UsageError` for a name that is neither and `ScenarioError` (with its line) for a file
-    that is wrong.
+    Raises `UsageError` for a name that is neither, or a profile that has no such limits, and
+    `ScenarioError` (with its line) for a file that is wrong.
     """
     path = _HERE / f"{profile}.yaml" if profile in BUILT_IN else Path(profile)
     try:
@@ -67,18 +67,26 @@ def load(profile: str) -> Profile:
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read profile {profile!r}: {error}") from error
-    return _Reader(scenario_yaml.read(text, str(path))).profile(profile)
+    reader = _Reader(scenario_yaml.read(text, str(path)), limited)
+    made = reader.profile(profile)
+    if limited and not reader.found_limits:
+        raise UsageError(f"--limits: no model of profile {profile!r} has optional_limits")
+    return made
 
 
 class _Reader:
     """Turns a YAML document into a `Profile`, naming the line of what is wrong."""
 
-    def __init__(self, document: scenario_yaml.Document) -> None:
-        self._document = document
+    def __init__(self, document: scenario_yaml.Document, limited: bool) -> None:
+        self._document, self._limited = document, limited
+        self.found_limits = False
 
     def profile(self, name: str) -> Profile:
         fields = self._mapping(self._document.data, (), ("models", "default"))
         models = self._mapping(fields.get("models"), ("models",), None)
+        for key in models:
+            if not key.strip():
+                raise self._document.error("the name of a model is empty", ("models", key))
         default = None
         if "default" in fields:
             default = self._model(fields["default"], ("default",))
@@ -89,11 +97,11 @@ class _Reader:
         )
 
     def _model(self, data: Any, path: scenario_yaml.Path) -> ModelProfile:
-        fields = self._mapping(data, path, (*_FIELDS, "encoding", "prefix_cache"))
-        values = {key: self._value(fields[key], (*path, key)) for key in fields}
+        fields = self._mapping(data, path, (*_FIELDS, "encoding", "prefix_cache", _OPTIONAL))
+        values = {k: self._value(v, (*path, k)) for k, v in fields.items() if k != _OPTIONAL}
+        limits = _take(values, _LIMITS) | self._optional_limits(fields, (*path, _OPTIONAL))
         delay_ns = round(values.pop("first_token_delay_ms", 0) * 1e6)
         speed = _take(values, _SPEED)
-        limits = Limits(**_take(values, _LIMITS))
         step = {
             name: values.pop(key) * ns for key, (name, ns) in _STEP_COSTS.items() if key in values
         }
@@ -101,13 +109,22 @@ class _Reader:
         try:
             model = ModelProfile(
                 speed=Speed(first_token_delay_ns=delay_ns, step=_step(step), **speed),
-                limits=limits,
+                limits=Limits(**limits),
                 **values,
             )
         except ValueError as error:
             raise self._wrong(str(error), path) from None
         self._check_window(model, path)
         return model
+
+    def _optional_limits(
+        self, model: Mapping[str, Any], path: scenario_yaml.Path
+    ) -> dict[str, Any]:
+        """Those that hold when they are asked for; checked even when they are not."""
+        fields = self._mapping(model.get(_OPTIONAL), path, _LIMITS)
+        values = {key: self._value(value, (*path, key)) for key, value in fields.items()}
+        self.found_limits |= bool(values)
+        return values if self._limited else {}
 
     def _check_window(self, model: ModelProfile, path: scenario_yaml.Path) -> None:
         step = model.speed.step
@@ -128,11 +145,14 @@ class _Reader:
             if value not in _ENCODINGS:
                 raise self._wrong(f"{value!r} is not {' or '.join(_ENCODINGS)}", path)
             return value
-        whole, low = _FIELDS[key]
+        whole, low, high = _FIELDS[key]
         number = self._number(value, path)
-        if number < low or (number == low and not whole and key in _SPEED):
-            bound = "greater than" if not whole and key in _SPEED else "at least"
-            raise self._wrong(f"should be {bound} {low}, not {value}", path)
+        if key in _RATES and number <= 0:
+            raise self._wrong(f"should be greater than 0, not {value}", path)
+        if number < low:
+            raise self._wrong(f"should be at least {low:g}, not {value}", path)
+        if number > high:
+            raise self._wrong(f"should be at most {high:,.0f}", path)
         if whole and number != int(number):
             raise self._wrong(f"should be a whole number, not {value}", path)
         return int(number) if whole else number
@@ -174,25 +194,27 @@ def _take(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
     return {key: values.pop(key) for key in keys if key in values}
 
 
-# key → (whole number?, lowest value); the rates, which must be above it, are not whole.
-_FIELDS: dict[str, tuple[bool, int]] = {
-    "first_token_delay_ms": (False, 0),
-    "prefill_tok_s": (False, 0),
-    "prefill_lanes": (True, 1),
-    "output_tok_s": (False, 0),
-    "max_running": (True, 1),
-    "step_ms": (False, 0),
-    "step_us_per_prefill_token": (False, 0),
-    "step_us_per_sequence": (False, 0),
-    "step_ns_per_context_token": (False, 0),
-    "token_budget": (True, 1),
-    "kv_blocks": (True, 1),
-    "block_tokens": (True, 1),
-    "requests_per_minute": (True, 1),
-    "tokens_per_minute": (True, 1),
-    "variation": (False, 0),
-    "context_window": (True, 2),
+_DAY_MS = 86_400_000
+# key → (whole number?, lowest, highest value): generous, and nothing overflows or fills the memory.
+_FIELDS: dict[str, tuple[bool, float, float]] = {
+    "first_token_delay_ms": (False, 0, _DAY_MS),
+    "prefill_tok_s": (False, 0.001, 1e12),
+    "prefill_lanes": (True, 1, 1e5),
+    "output_tok_s": (False, 0.001, 1e12),
+    "max_running": (True, 1, 1e9),
+    "step_ms": (False, 0, _DAY_MS),
+    "step_us_per_prefill_token": (False, 0, 1e9),
+    "step_us_per_sequence": (False, 0, 1e9),
+    "step_ns_per_context_token": (False, 0, 1e12),
+    "token_budget": (True, 1, 1e9),
+    "kv_blocks": (True, 1, 1e9),
+    "block_tokens": (True, 1, 65536),
+    "requests_per_minute": (True, 1, 1e12),
+    "tokens_per_minute": (True, 1, 1e12),
+    "variation": (False, 0, 3),
+    "context_window": (True, 2, 1e9),
 }
+_RATES = ("prefill_tok_s", "output_tok_s")
 _SPEED = ("prefill_tok_s", "prefill_lanes", "output_tok_s", "max_running")
 # key → the engine's name for it, and how many ns its unit has
 _STEP_COSTS = {
@@ -203,3 +225,4 @@ _STEP_COSTS = {
 }
 _STEP_LIMITS = ("token_budget", "kv_blocks", "block_tokens", "prefix_cache")
 _LIMITS = ("requests_per_minute", "tokens_per_minute")
+_OPTIONAL = "optional_limits"  # a mapping of such limits
