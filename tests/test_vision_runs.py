@@ -1,20 +1,14 @@
-"""Pictures and papers through the public command: against the simulator, and on llama.cpp."""
+"""Pictures and papers through the public command, against the simulator."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import demo_real
 import pytest
-import real_server
 from commandline import loadlib, scenario
 
 from loadlib import run as runs
-from loadlib.quality import Flaw
 from loadlib.sample import Outcome
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
@@ -51,45 +45,3 @@ def test_pictures_and_papers_are_sent_counted_and_judged(tmp_path):
     }  # fmt: skip
     details = {str(one.variant)[-4:] for one in samples if one.workload == "vision"}
     assert details == {"high", " low"}
-
-
-@pytest.mark.slow
-@pytest.mark.real
-@pytest.mark.skipif(
-    bool(real_server.missing()),
-    reason=f"not installed: {', '.join(real_server.missing())} (`make demo-real` does)",
-)
-def test_a_real_server_is_held_to_the_schema(tmp_path):
-    """llama.cpp makes a grammar of `response_format`: what SmolLM2 reads is wrong, in good form."""
-    with demo_real.serving() as base_url:
-        model = {"name": real_server.MODEL, "base_url": base_url, "context_window": 2048}
-        path = scenario(
-            tmp_path,
-            target="live",
-            models=[model],
-            workloads={
-                "extract": {
-                    "kind": "extract",
-                    "papers": "invoice",
-                    "locales": "en-US",
-                    "output_tokens": 160,
-                    "extra_body": {"temperature": 0},
-                }
-            },
-            load=[{"phase": "measure", "requests": 2, "arrival": "closed", "users": 1}],
-            slo=["all: error_rate < 1%"],
-            seed=SEED,
-        )
-        done = loadlib("run", path, "--json", "--allow-unhealthy", "--out", tmp_path / "reports")
-    assert done.code == 0, done.err
-    samples = list(runs.load((tmp_path / "reports" / "latest").resolve()).samples())
-    assert {sample.outcome for sample in samples} == {Outcome.OK}
-    for sample in samples:
-        # cut answers are no JSON; what ended by itself fits the schema, and has fields to count
-        assert sample.flaw in (Flaw.TRUNCATED, Flaw.WRONG)
-        assert (sample.score is None) == (sample.flaw is Flaw.TRUNCATED)
-        assert sample.input_tokens >= sample.asked_tokens  # llama.cpp's template, and other tokens
-    assert any(sample.finish_reason == "stop" for sample in samples)
-
-
-SEED = 6  # whose first invoice SmolLM2 answers in few enough tokens
