@@ -102,10 +102,12 @@ class Album(Generic[K, T]):
     def open(self) -> None:
         """Draw all of it, if that was not done yet."""
         if not self._drawn:
+            drawn = {}
             for sort in self._sorts:
                 for n in range(self.each):
                     known, svg = self._make(sort, n)
-                    self._drawn[sort, n] = known, draw(svg)
+                    drawn[sort, n] = known, draw(svg)
+            self._drawn = drawn  # all at once: someone else may look in from another thread
 
     def look(self, sort: K, n: int) -> tuple[T, Picture]:
         """The n-th picture of a sort; after the last the first again."""
