@@ -12,6 +12,7 @@ from benchmarks import processes
 from benchmarks.arithmetic import EVENTS, Shape, Spread, slope
 from benchmarks.lab import LOADLIB, FloorRun, Lab, LoadlibRun
 from benchmarks.processes import MeasurementError, burner
+from benchmarks.replayed import replay_azure
 from benchmarks.table import Row, number
 from loadlib import rows
 from loadlib.calibrate.truth import fetch
@@ -286,6 +287,10 @@ def burnt(bench: Bench) -> Iterable[Row]:
     )
 
 
+def replayed(bench: Bench) -> Iterable[Row]:
+    return replay_azure(bench.lab)
+
+
 def crowd(bench: Bench) -> Iterable[Row]:
     """10,000 streams, each of them slow."""
     lab = bench.lab
@@ -438,6 +443,7 @@ BARS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     "long-prompts": long_prompts,
     "memory": memory,
     "burner": burnt,
+    "replay-azure": replayed,
     "crowd": crowd,
     "start-up": start_up,
     "simulator": simulator,

@@ -95,7 +95,7 @@ def _find_data(data: dict[str, Any], folder: Path) -> None:
     workloads = data.get("workloads")
     for workload in workloads.values() if isinstance(workloads, dict) else ():
         name = workload.get("data") if isinstance(workload, dict) else None
-        if isinstance(name, str) and name and "\0" not in name and (folder / name).is_file():
+        if isinstance(name, str) and name and "\0" not in name and (folder / name).exists():
             workload["data"] = str(folder / name)
 
 

@@ -24,8 +24,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from loadlib import units
+from loadlib import scenario_lengths, units
+from loadlib.lengths import Length
 from loadlib.rates import Rate, S, refusal
+from loadlib.scenario_lengths import COUNT_SCHEMA, TIME_SCHEMA
 from loadlib.schedule import SHAPES
 
 FROM_YAML = {"yaml": True}
@@ -86,27 +88,17 @@ def _rate_text(rate: Rate) -> str | list[list[str]]:
     return [[units.format_duration(at), units.format_rate(value)] for at, value in rate]
 
 
-def _counts(value: object) -> object:
-    if isinstance(value, dict):
-        kinds = {"uniform", "lognormal", "table"} & value.keys()
-        if kinds:
-            raise not_yet(f"a distribution of lengths ({min(kinds)})")
-        raise ValueError("should be a number or a list of numbers")
-    many = value if isinstance(value, (list, tuple)) else [value]
-    if not many:
-        raise ValueError("should not be an empty list")
-    counts = tuple(units.count(item) for item in many)
-    if 0 in counts:
-        raise ValueError("should be 1 or more")
-    return counts
-
-
 def _depths(value: object) -> object:
     many: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
-    depths = [item for item in many if type(item) in (int, float) and 0 <= item <= 1]
-    if not many or len(depths) != len(many):
-        raise ValueError("should be a share of the document from 0 to 1, or a list of them")
-    return tuple(map(float, depths))
+    try:
+        depths = tuple(units.share(item) for item in many)
+    except ValueError:
+        depths = ()
+    if not depths:
+        raise ValueError(
+            "should be a share of the document from 0 to 1 (0.25 or 25 %), or a list of them"
+        )
+    return depths
 
 
 def as_tuple(value: object) -> object:
@@ -175,16 +167,6 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
-_COUNT_TEXT = r"^\s*[0-9]+(\.[0-9]+)?\s*(Ki|Mi|k|K|M)?\s*$"
-_COUNT_SCHEMA: dict[str, Any] = {
-    "anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": _COUNT_TEXT}],
-    "examples": ["8k", "16Ki", 64],
-}
-_TIME_SCHEMA: dict[str, Any] = {
-    "type": "string",
-    "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ns|us|µs|ms|s|m|min|h)\s*)+$",
-    "examples": ["10s", "800ms", "2m"],
-}
 _RATE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "pattern": r"^\s*[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?\s*/\s*(s|sec|m|min|h)\s*$",
@@ -195,13 +177,19 @@ _POINTS_SCHEMA: dict[str, Any] = {
     "minItems": 1,
     "items": {
         "type": "array",
-        "prefixItems": [_TIME_SCHEMA, _RATE_SCHEMA],
+        "prefixItems": [TIME_SCHEMA, _RATE_SCHEMA],
         "minItems": 2,
         "maxItems": 2,
     },
     "examples": [[["0s", "2/s"], ["60s", "20/s"]]],
 }
-_DEPTH_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": 1}
+SHARE_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "number", "minimum": 0, "maximum": 1},
+        {"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$"},
+    ],
+    "examples": [0.5, "25 %"],
+}
 
 
 def one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
@@ -211,32 +199,45 @@ def one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
 
 Name = Annotated[str, AfterValidator(check_name)]
 Names = Annotated[tuple[Name, ...], BeforeValidator(as_tuple), Field(min_length=1)]
-Count = Annotated[int, BeforeValidator(units.count), Field(ge=1), WithJsonSchema(_COUNT_SCHEMA)]
+Count = Annotated[int, BeforeValidator(units.count), Field(ge=1), WithJsonSchema(COUNT_SCHEMA)]
 Counts = Annotated[
-    tuple[int, ...],
-    BeforeValidator(_counts),
-    PlainSerializer(scalar_or_list),
-    WithJsonSchema(one_or_many(_COUNT_SCHEMA)),
+    Length,
+    PlainValidator(scenario_lengths.read),
+    PlainSerializer(scenario_lengths.write),
+    WithJsonSchema(scenario_lengths.SCHEMA),
+]
+Pauses = Annotated[
+    Length,
+    PlainValidator(scenario_lengths.read_pause),
+    PlainSerializer(scenario_lengths.write_pause),
+    WithJsonSchema(scenario_lengths.PAUSE_SCHEMA),
 ]
 Depths = Annotated[
     tuple[float, ...],
     BeforeValidator(_depths),
     PlainSerializer(scalar_or_list),
-    WithJsonSchema(one_or_many(_DEPTH_SCHEMA)),
+    WithJsonSchema(one_or_many(SHARE_SCHEMA)),
 ]
 Duration = Annotated[
     int,
     BeforeValidator(_duration),
     Field(gt=0),
     PlainSerializer(units.format_duration),
-    WithJsonSchema(_TIME_SCHEMA),
+    WithJsonSchema(TIME_SCHEMA),
+]
+Instant = Annotated[
+    int,
+    BeforeValidator(_duration),
+    Field(ge=0),
+    PlainSerializer(units.format_duration),
+    WithJsonSchema(TIME_SCHEMA),
 ]
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),
     Field(gt=0),
     PlainSerializer(lambda value: units.format_duration(round(value * S))),
-    WithJsonSchema(_TIME_SCHEMA),
+    WithJsonSchema(TIME_SCHEMA),
 ]
 RateOrPoints = Annotated[
     Rate,

@@ -7,7 +7,7 @@ Field names inside carry units (`duration_ns`); the keys people write are their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Protocol
@@ -37,7 +37,7 @@ from loadlib.scenario_fields import (
 from loadlib.scenario_phase import Phase
 from loadlib.schedule import expected_requests
 from loadlib.slo import Objective, parse, undecidable
-from loadlib.workloads import AnySpec
+from loadlib.workloads import AnySpec, CappedSpec
 
 NOT_YET: dict[str, frozenset[str]] = {
     "ModelSpec": frozenset({"limits"}),
@@ -291,6 +291,12 @@ class Scenario(Spec):
             return False
         hosts = [urlsplit(model.base_url).hostname for model in models if model.own]
         return len(hosts) != len(set(hosts))
+
+    def distributions(self) -> Iterator[str]:
+        """`chat: output_tokens table azure-conv: mean 210 …`: a line per length that is drawn."""
+        for name, spec in self.workloads.items():
+            if isinstance(spec, CappedSpec):
+                yield from (f"{name}: {line}" for line in spec.distributions())
 
     def effective(self) -> dict[str, Any]:
         """Every setting as it holds, defaults included, in the form of a scenario file.

@@ -380,12 +380,11 @@ def _check_lengths(session: Session) -> None:
 def _check_traces(session: Session) -> None:
     """A phase must not ask for more than its trace holds, nor for a stretch without requests."""
     scenario = session.scenario
-    replay = session.workloads.get(scenario.replay or "")
-    traced = [phase for phase in scenario.load if phase.arrival == "trace"]
-    if traced and isinstance(replay, Replay) and replay.moved:
-        moved = f"{replay.moved:,} of its trace stood out of order"
-        session.notices.append(f"workload {replay.name}: {moved}, put in order of time")
-    for phase in traced:
+    for workload in session.workloads.values():
+        session.notices += workload.notices() if isinstance(workload, Replay) else ()
+    for phase in scenario.load:
+        if phase.arrival != "trace":
+            continue
         for groups in scenario.mixes(session.serves).values():
             played = stream(scenario, session.workloads, session.models, phase, groups)
             assert played is not None

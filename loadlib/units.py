@@ -39,6 +39,7 @@ _TIME_PART = re.compile(rf"({_NUMBER})\s*(ns|us|µs|ms|min|s|m|h)")
 _DURATION = re.compile(rf"(?:{_NUMBER}\s*(?:ns|us|µs|ms|min|s|m|h)\s*)+")
 _COUNT = re.compile(rf"({_NUMBER})\s*(Ki|Mi|k|K|M)?")
 _RATE = re.compile(rf"({_NUMBER}(?:[eE][-+]?\d+)?)\s*/\s*(sec|s|min|m|h)")
+_PERCENT = re.compile(rf"({_NUMBER})\s*%")
 _MAX_NS = 366 * 24 * NS["h"]  # a year: what lies beyond is a typing error, not a load test
 _MAX_COUNT = 10**15
 
@@ -131,3 +132,28 @@ def rate_per_s(value: object, *, or_zero: bool = False) -> float:
 def format_rate(per_s: float) -> str:
     """Events per second → text; exact, so that a round trip changes no arrival."""
     return f"{int(per_s)}/s" if per_s == int(per_s) else f"{per_s!r}/s"
+
+
+def share(value: object) -> float:
+    """`30 %`, `0.3` → 0.3: from nothing to the whole."""
+    found: float | None = None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        found = float(value)
+    elif isinstance(value, str) and (match := _PERCENT.fullmatch(value.strip())):
+        found = float(Decimal(match[1]) / 100)
+    if found is None or not 0 <= found <= 1:
+        raise ValueError("should be a share such as 30 % or 0.3, from 0 to 1")
+    return found
+
+
+def format_share(value: float) -> str:
+    """0.3 → `30 %`; exact."""
+    return f"{format((Decimal(repr(value)) * 100).normalize(), 'f')} %"
+
+
+def format_count(value: int) -> str:
+    """128000 → `128k`, 1024 → `1Ki`, 1500 → `1500`; exact."""
+    for unit in ("M", "Mi", "k", "Ki"):
+        if value and value % COUNT[unit] == 0:
+            return f"{value // COUNT[unit]}{unit}"
+    return str(value)

@@ -1,7 +1,7 @@
 """Requests of the lengths of a recorded trace, in its order.
 
 locust -f locustfiles/replay.py --headless -u 4 -r 4 -t 20s
-locust -f locustfiles/replay.py --headless --scenario scenarios/traffic.yaml   # at its instants too
+locust -f locustfiles/replay.py --headless --scenario scenarios/replay.yaml   # at its instants too
 """
 
 from loadlib import ReplayUser

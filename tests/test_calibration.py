@@ -250,6 +250,13 @@ def test_the_most_a_plan_can_ask_for(case):
     assert found.events_per_s == pytest.approx(events)
 
 
+def test_caps_that_are_drawn_count_by_their_mean():
+    drawn = (BASE % OPEN).replace("[10, 30]", "{uniform: [1, 39]}")
+    scenario = parse(drawn.replace("output_tokens: 100", "output_tokens: {table: azure-conv}"))
+    found = demand([(scenario.load[0], ("a", "b"))], scenario)
+    assert found.events_per_s == pytest.approx(8 * (3 * 20 + 210) / 4 + 8 * 20, rel=0.005)
+
+
 def test_classes_of_ones_own_say_themselves_what_to_send():
     text = BASE % OPEN
     custom = text.replace("long: {kind: chat, output_tokens: 100,", "Mine: {kind: custom,")

@@ -225,6 +225,20 @@ def test_shipped_scenarios_are_valid_and_decidable():
         assert not any(" needs " in remark for remark in remarks)
 
 
+def test_validate_says_what_distributions_come_to(tmp_path):
+    long = {"kind": "long_context", "prompt_tokens": {"table": "azure-conv"},
+            "output_tokens": {"lognormal": {"p50": 64, "p99": 256}}}  # fmt: skip
+    (done,) = batch(["validate", scenario(tmp_path, workloads={"long": long})])
+    assert done.code == 0
+    assert (
+        "# long: prompt_tokens table azure-conv: mean 1,163, p50 1,020, p90 2,734, p99 4,142, "
+        "at most 14,050\n"
+        "# long: output_tokens lognormal {p50: 64, p99: 256}: mean 76, p50 64, p90 137, p99 256, "
+        "at most 587\n"
+    ) in done.out
+    assert "# ! long: 1.9 % of the prompt lengths are below the shortest prompt" in done.out
+
+
 def test_what_validate_prints_is_the_same_scenario(tmp_path):
     first = loadlib("validate", scenario(tmp_path), "--rate", "20/s", "--seed", "7")
     again = tmp_path / "again.yaml"

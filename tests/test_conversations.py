@@ -6,13 +6,16 @@ import json
 from itertools import groupby, pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from locust_driver import Driver
 from workload_stand_ins import Model
 
 from loadlib import tokens
 from loadlib.errors import ScenarioError
+from loadlib.lengths import Uniform
 from loadlib.quality import Said
-from loadlib.scenario import parse
+from loadlib.scenario import parse, to_yaml
 from loadlib.workloads import build
 from loadlib.workloads.chat import ChatSpec
 
@@ -42,7 +45,7 @@ def words(prompt):
 
 
 def test_each_turn_carries_what_the_model_said(file):
-    first = chat(file, system="Be brief.", think_time=7).prompt(Model(), 0)
+    first = chat(file, system="Be brief.", think_time=(7,)).prompt(Model(), 0)
     assert (first.turn, words(first)) == (1, ["Be brief.", QUESTIONS[0]])
     second = first.then(Said("The sea rises."))
     assert (second.wait_ns, second.prompt.turn) == (7, 2)
@@ -72,6 +75,36 @@ def test_a_conversation_may_be_asked_for_twice_and_answered_differently(file):
 )
 def test_a_conversation_ends_where_nothing_was_said(file, said, why):
     assert chat(file).prompt(Model(), 0).then(said) is None, why
+
+
+PAUSES = [
+    ((7,), [7, 7], "one duration"),
+    ((1, 2), [1, 2], "a list to go round, turn by turn"),
+    (Uniform(10, 20), None, "drawn for each turn"),
+]
+
+
+@pytest.mark.parametrize(("pauses", "expected", "why"), PAUSES)
+def test_pauses_of_think_time(file, pauses, expected, why):
+    def waits(workload, ordinal):
+        second = workload.prompt(Model(), ordinal).then(Said("a"))
+        return [second.wait_ns, second.prompt.then(Said("b")).wait_ns]
+
+    workload = chat(file, think_time=pauses)
+    assert waits(workload, 0) == waits(chat(file, think_time=pauses), 0), "by seed"
+    if expected is not None:
+        assert waits(workload, 0) == expected, why
+        return
+    drawn = [wait for ordinal in range(0, 40, 2) for wait in waits(workload, ordinal)]
+    assert set(drawn) <= set(range(10, 21))
+    assert len(set(drawn)) > 5, why
+
+
+@given(st.sampled_from(["2s", "[1s, 1500ms]", "{uniform: [1s, 5s]}", "{table: {p50: 40s, p90: 5m}}",
+                        "{lognormal: {p50: 40s, p99: 300s}}"]))  # fmt: skip
+def test_think_times_are_read_back_as_they_were_written(text):
+    scenario = parse(SCENARIO % f"history: own, think_time: {text}", "s.yaml")
+    assert parse(to_yaml(scenario)) == scenario
 
 
 def test_arrivals_are_conversations(file):
@@ -132,6 +165,10 @@ load: [{phase: measure, requests: 3, arrival: closed, users: 1}]
         ("think_time: 1s", "think_time: needs history: own"),
         ("history: mine", "'mine' is not one of recorded, own"),
         ("history: own, think_time: 5", "a duration needs a unit"),
+        ("history: own, think_time: 0s", "should be more than 0 and at most a day"),
+        ("history: own, think_time: {uniform: [5s, 1s]}", "uniform: the lowest comes first"),
+        ("history: own, think_time: {lognormal: {p50: 5s, p99: 1s}}", "p99 1s is below p50 5s"),
+        ("history: own, think_time: {table: azure-conv}", "is not one of"),
         ('session_header: "a: b"', "should be the name of a header"),
         ("session_header: Authorization", "Authorization is set by loadlib itself"),
     ],

@@ -283,7 +283,7 @@ def test_decisions_are_short_and_complete():
 
 def test_changelog_fragments_are_one_sentence():
     for path in (ROOT / "changelog.d").glob("[0-9]*.md"):
-        assert re.fullmatch(r"\d{4}\.(feature|fix|change)\.md", path.name)
+        assert re.fullmatch(r"\d{4}(-[a-z-]+)?\.(feature|fix|change)\.md", path.name)
         text = path.read_text(encoding="utf-8").strip()
         assert "\n" not in text
         assert len(re.findall(r"\.(?:\s|$)", text)) == 1

@@ -25,12 +25,12 @@ ROOT = PACKAGE.parent
 LAYERS: tuple[str, ...] = (
     (
         "errors sample prompt quality metrics histogram binomial redact hlog schedule slo health "
-        "engine summary tape sse answer admission units rates errorbound"
+        "engine summary tape sse answer admission units rates errorbound lengths"
     ),
     (
         "recorder summarise run rows folder provenance recover calibration scenario image_tokens "
-        "scenario_fields scenario_spec scenario_phase scenario_yaml catalog prices tokens "
-        "workloads guard session instrument outcome json_check"
+        "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
+        "prices tokens workloads guard session instrument outcome json_check"
     ),
     "gates verdict expectations compare brevity conclude charts",
     "swarm client transport wire simulator report calibrate",

@@ -536,6 +536,46 @@ def test_the_end_of_a_run_says_what_failed_requests_were_told_and_what_was_dropp
     assert (f"  {dropped:,} dropped: " in text) == (dropped > 0)
 
 
+def delivering(workload: str, came: int | None, *, meant=100_000, source="server", asked=120_000):
+    """The full run with the counts of its first measured group of this workload replaced."""
+    summary = FIXTURES["full"]().summary
+    found = next(g for g in summary.groups if g.workload == workload and g.kind == "measure")
+    changed = msgspec.structs.replace(
+        found,
+        asked_tokens=asked,
+        cut_tokens=meant,
+        delivered_tokens=came,
+        tokens=msgspec.structs.replace(found.tokens, source=source),
+    )
+    groups = tuple(changed if group is found else group for group in summary.groups)
+    return msgspec.structs.replace(summary, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("summary", "said", "why"),
+    [
+        (delivering("long", 102_300), "delivered 102,300 of 100,000 prompt tokens asked for (+2.3",
+         "more than 2 %"),
+        (delivering("long", 90_000), "(−10.0 %)", "fewer"),
+        (delivering("long", 102_000), None, "2 % is no miss"),
+        (delivering("long", 98_100), None, "nor is less"),
+        (delivering("long", None), None, "not known"),
+        (delivering("long", 150_000, source="local"), None, "counted here, not by the server"),
+        (delivering("long", 150_000, source="mixed"), None, "in part"),
+        (delivering("chat", 150_000), None, "nobody asked for a length"),
+    ],
+)  # fmt: skip
+def test_prompts_of_another_length_than_asked_are_said_everywhere(summary, said, why):
+    pages = (
+        "".join(text for kind, text in view.banners(summary) if kind == "warn"),
+        markdown.render(summary).replace("\\", ""),
+        shown(terminal.print_summary, summary, width=400),
+    )
+    for page in pages:
+        assert ("the server's tokenizer or template" in page) == (said is not None), why
+        assert said is None or said in page, why
+
+
 def test_a_report_that_was_not_written_is_not_named(tmp_path):
     text = shown(terminal.print_summary, FIXTURES["full"]().summary, tmp_path)
     assert text.endswith("  no report was written\n")

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from loadlib import scenario_yaml, units
 from loadlib.catalog import CATALOGUE
 from loadlib.errors import ExitCode, ScenarioError, UsageError
+from loadlib.lengths import TABLES, LogNormal, Table, Uniform
 from loadlib.metrics import FLOORS
 from loadlib.scenario import (
     Budget,
@@ -174,7 +175,7 @@ MISTAKES = [
     ("duration: 150s, arrival: poisson, rate: 5/s", FAINT, 17, "plans no request at all"),
     (
         "chat, output_tokens: 128",
-        "replay, data: t.csv, output_tokens: 9",
+        "replay, data: t.csv, prompt_tokens: 9",
         13,
         "comes from the trace",
     ),
@@ -235,12 +236,120 @@ def test_mistakes_at_their_line(old, new, line, message):
     assert caught.value.exit_code is ExitCode.USAGE
 
 
+LENGTHS = [
+    ("{uniform: [100, 2k]}", Uniform(100, 2_000), {"uniform": [100, 2_000]}),
+    ("{lognormal: {p50: 500, p99: 8k}}", LogNormal(500, 8_000),
+     {"lognormal": {"p50": 500, "p99": 8_000}}),
+    ("{table: {p50: 1020, max: 9k, p99.9: 4142}}",
+     Table(((0.5, 1_020), (0.999, 4_142), (1.0, 9_000))),
+     {"table": {"p50": 1_020, "p99.9": 4_142, "max": 9_000}}),
+    ("{table: {min: 1, p99_9: 4142}}", Table(((0.0, 1), (0.999, 4_142))),
+     {"table": {"min": 1, "p99.9": 4_142}}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "value", "written"), LENGTHS)
+def test_lengths_are_drawn_from_what_is_written(text, value, written):
+    plan = parse(
+        TEXT.replace("[8k, 32Ki]", text).replace("output_tokens: 64", f"output_tokens: {text}")
+    )
+    spec = plan.workloads["long"]
+    assert spec.prompt_tokens == spec.output_tokens == value
+    assert plan.effective()["workloads"]["long"]["prompt_tokens"] == written
+    assert parse(to_yaml(plan)) == plan
+    jsonschema.validate(plan.effective(), json_schema())
+
+
+def test_a_table_by_name_is_prompts_or_answers_by_the_key_it_stands_under():
+    text = TEXT.replace("[8k, 32Ki]", "{table: azure-conv}")
+    plan = parse(text.replace("output_tokens: 64", "output_tokens: {table: azure-conv}"))
+    spec = plan.workloads["long"]
+    assert (spec.prompt_tokens, spec.output_tokens) == TABLES["azure-conv"]
+    assert spec.prompt_tokens != spec.output_tokens
+    assert plan.effective()["workloads"]["long"]["output_tokens"] == {"table": "azure-conv"}
+    assert parse(to_yaml(plan)) == plan
+    jsonschema.validate(plan.effective(), json_schema())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("{}", "should be a number, a list of numbers, or one of {uniform: …}"),
+        ("{unifrom: [1, 2]}", "(did you mean 'uniform'?)"),
+        ("{uniform: [1, 2], table: azure-conv}", "should be a number, a list of numbers, or one"),
+        ("{uniform: 5}", "uniform: should be the lowest and the highest, such as [100, 2k]"),
+        ("{uniform: [9, 5]}", "uniform: the lowest comes first, not 9 before 5"),
+        ("{uniform: [0, 5]}", "uniform: should be 1 or more"),
+        ("{lognormal: {p50: 5}}", "lognormal: should be {p50: …, p99: …}"),
+        ("{lognormal: {p50: 5, p99: 4}}", "lognormal: p99 4 is below p50 5"),
+        ("{lognormal: {p50: 5, p99: 8kb}}", "lognormal: '8kb' is not a number"),
+        ("{table: azure-con}", "table: 'azure-con' is not one of azure-conv, azure-code"),
+        ("{table: 7}", "table: should be one of azure-conv, azure-code"),
+        ("{table: {}}", "table: should have two points or more"),
+        ("{table: {p50: 5}}", "table: should have two points or more"),
+        ("{table: {p50: 5, p90: 4}}", "table: should not fall: 4 comes after 5"),
+        ("{table: {p50: 5, p50.0: 6}}", "table: names a quantile twice"),
+        ("{table: {p50: 5, p100: 6}}", "table: 'p100' is not a quantile: write p50, p99.9, min"),
+        ("{table: {p50: 5, p00: 6}}", "table: 'p00' is not a quantile"),
+        ("{table: {p50: 5, mean: 6}}", "table: 'mean' is not a quantile"),
+        ("{table: {p50: 5, p99: [6]}}", "table: should be a number such as 64 or 8k"),
+    ],
+)
+def test_lengths_that_cannot_be_drawn(given, message):
+    with pytest.raises(ScenarioError) as caught:
+        parse(TEXT.replace("[8k, 32Ki]", given), "s.yaml")
+    assert str(caught.value).startswith("s.yaml:14: workloads.long.prompt_tokens: ")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("prefix: shard", "prefix: should be one of unique, shared, warm, or {shared: 30 %} (did"),
+        ("prefix: {shared: 0}", "prefix: shared: write prefix: unique"),
+        ("prefix: {shared: 100 %}", "prefix: shared: write prefix: shared"),
+        ("prefix: {shared: 130 %}", "prefix: should be a share such as 30 % or 0.3"),
+        ("prefix: {shared: 30 %, n: 2}", "prefix: should be one of"),
+        ("documents: 4", "documents: belongs to prefix: warm"),
+        ("prefix: warm, documents: 1", "documents: should be 2 or more: one for each of prompt_t"),
+        ("prefix: {shared: 30 %}, depth: 10 %", "depth: a fact in the 30 % that are shared could"),
+        ("needles: 0", "needles: should be 1 or more"),
+        ("needles: 17", "needles: should be 16 or less"),
+        ("needles: 10", "output_tokens: 10 codes take 70 tokens of an answer"),
+    ],
+)
+def test_documents_that_cannot_be_made(given, message):
+    with pytest.raises(ScenarioError) as caught:
+        parse(TEXT.replace("weight: 10}", f"{given}}}"), "s.yaml")
+    assert str(caught.value).startswith("s.yaml:14: workloads.long.")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "written"),
+    [
+        ("prefix: {shared: 30 %}", 0.3, {"shared": "30 %"}),
+        ("prefix: {shared: 0.125}", 0.125, {"shared": "12.5 %"}),
+        ("prefix: warm, documents: 2", "warm", "warm"),
+        ("prefix: shared", "shared", "shared"),
+    ],
+)
+def test_prefixes_are_written_back_as_they_are_read(given, value, written):
+    plan = parse(TEXT.replace("weight: 10}", f"{given}}}"))
+    assert plan.workloads["long"].prefix == value
+    assert plan.effective()["workloads"]["long"]["prefix"] == written
+    assert parse(to_yaml(plan)) == plan
+    jsonschema.validate(plan.effective(), json_schema())
+
+
+def test_depths_are_shares_however_written():
+    plan = parse(TEXT.replace("weight: 10}", "depth: [25 %, 0.5, 1]}"))
+    assert plan.workloads["long"].depth == (0.25, 0.5, 1.0)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("output_tokens: 64", "output_tokens: {uniform: [1, 2]}"),
-        ("output_tokens: 64", "output_tokens: {lognormal: {p50: 1, p99: 2}}"),
-        ("[8k, 32Ki]", "{table: azure-conv}"),
         ("context_window: 8192", "limits: {rpm: 5000, tpm: 2000000}"),
     ],
 )
@@ -702,22 +811,35 @@ def phases(draw, number):
     )
 
 
+PAIRS = st.tuples(COUNTS, COUNTS).map(sorted)
+POINTS = st.dictionaries(st.integers(1, 9_999).map(lambda n: n / 10_000), COUNTS, min_size=2)
+ROUNDS = st.lists(COUNTS, min_size=1, max_size=3).map(tuple)
+DRAWN = st.one_of(
+    PAIRS.map(lambda pair: Uniform(*pair)),
+    PAIRS.map(lambda pair: LogNormal(*pair)),
+    POINTS.map(lambda p: Table(tuple(zip(sorted(p), sorted(p.values()), strict=True)))),
+)
+
+
 @st.composite
 def workloads(draw):
     common = {
         "weight": draw(st.floats(0.01, 1e6)),
-        "output_tokens": tuple(draw(st.lists(COUNTS, min_size=1, max_size=3))),
+        "output_tokens": draw(ROUNDS | DRAWN | st.sampled_from([t[1] for t in TABLES.values()])),
         "system": draw(st.none() | PLAIN),
         "check": draw(st.booleans()),
         "extra_body": draw(st.dictionaries(NAMES.map(lambda n: f"x{n}"), JSON, max_size=3)),
     }
-    lengths = tuple(draw(st.lists(COUNTS, min_size=1, max_size=3)))
+    lengths = draw(ROUNDS | DRAWN | st.sampled_from([t[0] for t in TABLES.values()]))
     if draw(st.booleans()):
-        own = {"turns": draw(st.none() | COUNTS), "skip_invalid": draw(st.booleans())}
+        languages = draw(st.none() | st.lists(NAMES, min_size=1, max_size=2))
+        own = {"turns": draw(st.none() | COUNTS), "skip_invalid": draw(st.booleans()),
+               "languages": languages}  # fmt: skip
         return ChatSpec(kind="chat", **own, **common)
-    depth = draw(st.none() | st.lists(st.floats(0, 1), min_size=1, max_size=3))
-    prefix = draw(st.sampled_from(["unique", "shared"]))
-    own = {"depth": depth, "prefix": prefix, "prompt_tokens": lengths}
+    depth = draw(st.none() | st.lists(st.floats(0.5, 1), min_size=1, max_size=3))
+    prefix = draw(st.sampled_from(["unique", "shared", "warm"]) | st.floats(0.001, 0.5))
+    documents = draw(st.none() | st.integers(3, 99)) if prefix == "warm" else None
+    own = {"depth": depth, "prefix": prefix, "prompt_tokens": lengths, "documents": documents}
     return LongContextSpec(kind="long_context", **own, **common)
 
 
@@ -783,6 +905,30 @@ def test_durations_read_back(ns):
 @given(RATES)
 def test_rates_read_back_to_the_last_bit(rate):
     assert units.rate_per_s(units.format_rate(rate)) == rate
+
+
+@given(st.floats(0, 1))
+def test_shares_round_trip(share):
+    assert units.share(units.format_share(share)) == share == units.share(share)
+
+
+@given(st.integers(1, 10**12))
+def test_counts_round_trip(count):
+    assert units.count(units.format_count(count)) == count
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(128_000, "128k"), (131_072, "128Ki"), (2_000_000, "2M"), (1_500, "1500"), (7, "7")],
+)
+def test_counts_are_short_where_they_can_be(value, text):
+    assert units.format_count(value) == text
+
+
+@pytest.mark.parametrize("wrong", ["130 %", "-1 %", -0.1, 1.5, "half", True, None, "0.3", [1]])
+def test_what_is_no_share(wrong):
+    with pytest.raises(ValueError, match=r"should be a share such as 30 % or 0\.3"):
+        units.share(wrong)
 
 
 @pytest.mark.parametrize(

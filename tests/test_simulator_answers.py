@@ -9,13 +9,13 @@ import struct
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulator_client import USER, ask, body, content, deltas, post, stream
 
 from loadlib import tokens
 from loadlib.simulator import images, ratelimit
-from loadlib.simulator.answers import split
+from loadlib.simulator.answers import planted_codes, split
 from loadlib.simulator.wished import Wish, spoil, spoiled
 
 # --- X-Simulate-Answer ---------------------------------------------------------------------------
@@ -143,6 +143,7 @@ def test_a_spoiled_call_is_json_with_the_same_keys(arguments, seed):
     assert json.loads(other).keys() == arguments.keys()
 
 
+@settings(deadline=None)  # the first use of an encoding loads it
 @given(st.text(max_size=80), st.sampled_from(["o200k_base", "cl100k_base"]))
 def test_split_keeps_text_and_count(text, encoding):
     pieces = split(text, encoding)
@@ -383,3 +384,32 @@ def test_waiting_is_rounded_up_and_in_vain_is_not_said():
 
 def test_the_defaults_of_this_file_are_a_request():
     assert json.loads(body())["messages"] == USER
+
+
+# --- planted facts -------------------------------------------------------------------------------
+
+FACTS = "The amber vault code is 1111-2222.\n\nThe birch vault code is 3333-4444.\n\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "codes", "why"),
+    [
+        ("The vault code is 4821-7730. What is the vault code?", ["4821-7730"], "one"),
+        (f"{FACTS}What is the vault code?", ["1111-2222"], "the first, where none is named"),
+        (
+            f"{FACTS}What are the vault codes of birch and amber?",
+            ["3333-4444", "1111-2222"],
+            "order",
+        ),
+        (
+            f"{FACTS}What are the vault codes of birch and cobalt?",
+            ["3333-4444"],
+            "one is not there",
+        ),
+        (f"{FACTS}How are you?", [], "nobody asks"),
+        ("vault code is 1111-2222. What are the vault codes of a?", [], "no name before it"),
+        ("What is the vault code?", [], "nothing planted"),
+    ],
+)
+def test_the_codes_that_are_asked_for(text, codes, why):
+    assert planted_codes([{"role": "user", "content": text}]) == codes, why

@@ -131,17 +131,47 @@ def test_an_engine_without_kv_blocks_has_no_usage_of_them(simulators):
 
 
 def test_texts_share_as_many_blocks_as_they_begin_alike():
-    # 16 tokens of 4 bytes: pieces of 64 bytes.
+    # A single piece: 16 tokens of 4 bytes, stretches of 64 bytes.
     one, other = b"a" * 640, b"a" * 130 + b"b" * 510
-    first, second = (prefixes.chain(text, 1000, 16) for text in (one, other))
+    first, second = (prefixes.chain([(text, 160)], 160, 16) for text in (one, other))
     assert len(first) == len(second) == 10
     assert [a == b for a, b in zip(first, second, strict=True)] == [True] * 2 + [False] * 8
     assert len(set(first)) == 10  # equal pieces, but not equal beginnings
 
 
+def test_where_a_piece_ends_the_count_is_exact():
+    # 40 and 24 tokens in common, at whatever number of bytes a token
+    for long_words, rest in ((b"x" * 999, 100), (b"y" * 7, 37)):
+        common = [(long_words, 40), (b"end of it", 24)]
+        first, second = (
+            prefixes.chain([*common, (tail, rest)], 64 + rest, 16) for tail in (b"one", b"two")
+        )
+        same = sum(a == b for a, b in zip(first, second, strict=True))
+        assert len(first) == (64 + rest) // 16
+        assert same == 64 // 16
+
+
+def test_a_longer_text_of_the_same_tokens_is_another():
+    pieces = [(b"a" * 64, 16), (b"a" * 700, 16), (b"z" * 64, 16)]
+    other = [(b"a" * 64, 16), (b"a" * 699 + b"b", 16), (b"z" * 64, 16)]
+    same = [
+        a == b for a, b in zip(*(prefixes.chain(p, 48, 16) for p in (pieces, other)), strict=True)
+    ]
+    assert same == [True, False, False]
+
+
 @pytest.mark.parametrize(
-    ("size", "tokens", "blocks"),
-    [(0, 0, 0), (63, 100, 0), (64, 100, 1), (6400, 15, 0), (6400, 33, 2)],
+    ("pieces", "tokens", "blocks"),
+    [
+        ([], 0, 0),
+        ([(b"x" * 63, 15)], 15, 0),
+        ([(b"x" * 64, 16)], 16, 1),
+        ([(b"", 40)], 40, 2),
+        ([(b"x" * 6400, 15)], 15, 0),
+        ([(b"x", 8), (b"y", 8), (b"z", 20)], 36, 2),
+        ([(b"x" * 6400, 100)], 33, 2),
+        ([(b"x" * 64, 16)], 400, 1),
+    ],
 )
-def test_there_are_no_more_hashes_than_full_blocks(size, tokens, blocks):
-    assert len(prefixes.chain(b"x" * size, tokens, 16)) == blocks
+def test_there_are_no_more_hashes_than_full_blocks(pieces, tokens, blocks):
+    assert len(prefixes.chain(pieces, tokens, 16)) == blocks

@@ -11,6 +11,8 @@ from workload_stand_ins import Model, says
 
 from loadlib import tokens
 from loadlib.errors import DataError, ScenarioError
+from loadlib.lengths import TABLES, LogNormal, Uniform
+from loadlib.quality import Said
 from loadlib.workloads import build
 from loadlib.workloads.chat import BUILT_IN, ChatSpec
 from loadlib.workloads.conversations import load
@@ -326,3 +328,156 @@ def test_real_conversations_at_an_exact_length():
     workload = chat(data=str(REAL / "mtbench101.jsonl"), turns=3, prompt_tokens=(700,))
     for n in range(0, workload.size, 61):
         assert billed(workload.prompt(Model(), n)) == 700
+
+
+# Lengths that are drawn
+
+
+AZURE = TABLES["azure-conv"]
+
+
+def test_drawn_lengths_are_sent_exactly_and_the_same_whoever_asks():
+    given = {"prompt_tokens": AZURE[0], "output_tokens": AZURE[1]}
+    workload = chat(**given)
+    made = [workload.prompt(Model(), n) for n in range(60)]
+    assert [chat(**given).prompt(Model(), n) for n in (59, 7)] == [made[59], made[7]]
+    assert all(prompt.tokens == billed(prompt) for prompt in made)
+    assert len({prompt.tokens for prompt in made}) > 30
+    assert len({prompt.max_tokens for prompt in made}) > 30
+    assert all(prompt.tokens == max(prompt.asked_tokens, 15) for prompt in made)
+    other = [workload.prompt(Model("other"), n).tokens for n in range(60)]
+    assert other != [prompt.tokens for prompt in made]
+
+
+def test_a_draw_shorter_than_a_question_is_sent_as_one_and_said():
+    workload = chat(prompt_tokens=Uniform(1, 100), system="Be brief.")
+    [line] = workload.skipped(Model())
+    assert line == (
+        "chat: 21.0 % of the prompt lengths are below the shortest prompt for m: sent with 22"
+    )
+    made = [workload.prompt(Model(), n) for n in range(200)]
+    assert min(prompt.asked_tokens for prompt in made) < 5
+    assert min(prompt.tokens for prompt in made) == 22
+    assert all(prompt.tokens == billed(prompt) for prompt in made)
+
+
+def test_draws_beyond_the_window_are_drawn_again_and_their_share_is_said():
+    workload = chat(prompt_tokens=Uniform(101, 1_100), output_tokens=(100,))
+    model = Model(context_window=600)
+    assert workload.skipped(model) == tuple(
+        f"chat: {share} (its window is 600 tokens)"
+        for share in (
+            "20.0 % of the prompts cut for m to what their answers leave",
+            "50.0 % of the prompt lengths skipped for m",
+        )
+    )
+    made = [workload.prompt(model, n) for n in range(400)]
+    assert all(101 <= prompt.asked_tokens <= 600 for prompt in made)
+    assert all(prompt.tokens == min(prompt.asked_tokens, 500) for prompt in made)
+    cut = sum(prompt.cut_tokens is not None for prompt in made) / len(made)
+    assert abs(cut - 0.2) < 0.1  # five standard errors
+    mean, cap = workload.expected_tokens(model)
+    # uniform over 101…600, those above 500 as 500
+    assert mean == pytest.approx(0.8 * 300.5 + 0.2 * 500, abs=1)
+    assert cap == 100
+    assert workload.serves(Model(context_window=200))  # cut to 100
+    assert not workload.serves(Model(context_window=100))
+    assert workload.skipped(Model(context_window=90)) == (
+        "chat: 100.0 % of the prompt lengths skipped for m (its window is 90 tokens)",
+    )
+
+
+def test_drawn_answers_leave_room_for_a_prompt():
+    workload = chat(output_tokens=Uniform(1, 1_000))
+    model = Model(context_window=512)
+    made = [workload.prompt(model, n) for n in range(200)]
+    assert max(prompt.max_tokens for prompt in made) > 450
+    assert all(prompt.tokens + prompt.max_tokens <= 512 for prompt in made)
+    assert all(prompt.tokens == billed(prompt) for prompt in made)
+    cut, skipped = workload.skipped(model)
+    assert cut.endswith("can be cut from their oldest turns to what their answers leave for m")
+    assert skipped == "chat: 50.3 % of the output caps skipped for m (its window is 512 tokens)"
+    mean, cap = workload.expected_tokens(model)
+    assert cap == pytest.approx(249, abs=2)  # half of 512 − 15, the shortest prompt
+    sent = [workload.prompt(model, n).tokens for n in range(workload.size)]
+    assert 0.75 * mean < sum(sent) / len(sent) < mean  # whole turns are left out
+    natural = chat(output_tokens=Uniform(1, 1_000))
+    assert natural.skipped(Model()) == ()
+    assert natural.expected_tokens(Model())[1] == pytest.approx(500.5, abs=1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.sampled_from([(300,), (100, 400), Uniform(1, 900), AZURE[0], LogNormal(200, 9_000)]),
+    outputs=st.sampled_from([(50,), (10, 90), Uniform(1, 300), AZURE[1]]),
+    window=st.sampled_from([None, 60, 700, 4_096]),
+    ordinal=st.integers(0, 10**6),
+)
+def test_whatever_the_lengths_a_prompt_and_its_answer_fit_the_window(
+    lengths, outputs, window, ordinal
+):
+    workload, model = (
+        chat(prompt_tokens=lengths, output_tokens=outputs),
+        Model("m", context_window=window),
+    )
+    if not workload.serves(model):
+        assert workload.expected_tokens(model) == (0, 0)
+        assert workload.skipped(model)
+        with pytest.raises(ValueError, match="window of m"):
+            workload.prompt(model, ordinal)
+        return
+    prompt = workload.prompt(model, ordinal)
+    assert prompt.tokens == billed(prompt)
+    assert window is None or prompt.tokens + prompt.max_tokens <= window
+    assert window is None or prompt.asked_tokens <= window
+    mean, cap = workload.expected_tokens(model)
+    assert mean > 0
+    assert cap > 0
+
+
+def test_a_distribution_that_is_too_short_as_a_whole_is_refused():
+    with pytest.raises(ScenarioError, match=r"prompt_tokens: 12 is too short"):
+        chat(prompt_tokens=Uniform(3, 12))
+
+
+# Languages
+
+
+def test_languages_choose_among_the_built_in_conversations():
+    workload = chat(languages=("zh", "ja"))
+    found = [workload.prompt(Model(), n) for n in range(workload.size)]
+    assert {prompt.variant for prompt in found} == {"zh", "ja"}
+    everything = chat()
+    assert workload.size == sum(
+        everything.prompt(Model(), n).variant in ("zh", "ja") for n in range(everything.size)
+    )
+    for language in ("en", "zh", "es", "fr", "de", "ja"):
+        assert chat(languages=(language,)).size >= 8
+
+
+def test_a_language_that_is_not_there_is_refused_with_those_that_are(file, tmp_path):
+    with pytest.raises(ScenarioError) as caught:
+        chat(languages=("en", "xx"))
+    said = "workloads.chat.languages: the built-in set has no 'xx', only en, zh, es, de, fr, ja, "
+    assert str(caught.value).startswith(said)
+    with pytest.raises(ScenarioError, match="no conversation of the data file says its language"):
+        chat(data=file("abc"), languages=("en",))
+    path = tmp_path / "tagged.jsonl"
+    said = '{"lang": "%s", "messages": [{"role": "user", "content": "%s"}]}\n'
+    path.write_text(said % ("pt-BR", "oi") + said % ("en", "hi") + said % ("<b>no tag", "hm"))
+    assert chat(data=str(path), languages=("pt-BR",)).size == 1
+    assert chat(data=str(path)).prompt(Model(), 2).variant is None
+    with pytest.raises(ScenarioError, match=r"the data file has no 'pt', only pt-BR, en$"):
+        chat(data=str(path), languages=("pt",))
+
+
+def test_conversations_of_ones_own_history_have_drawn_caps_and_a_language():
+    workload = chat(history="own", languages=("ja", "fr"), output_tokens=Uniform(20, 400))
+    made = [workload.prompt(Model(), n) for n in range(30)]
+    assert {prompt.variant for prompt in made} == {"ja", "fr"}
+    assert len({prompt.max_tokens for prompt in made}) > 15
+    followed = made[3].then(Said("はい。")).prompt
+    assert (followed.variant, followed.max_tokens) == (made[3].variant, made[3].max_tokens)
+    drawn = workload.expected_tokens(Model())
+    fixed = chat(history="own", languages=("ja", "fr"), output_tokens=(210,))
+    assert drawn == pytest.approx(fixed.expected_tokens(Model()), rel=0.01)

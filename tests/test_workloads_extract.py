@@ -19,6 +19,7 @@ from loadlib import image_tokens, scenario, tokens
 from loadlib.catalog import resolve
 from loadlib.errors import ScenarioError
 from loadlib.json_check import problems, unknown_keywords
+from loadlib.lengths import Uniform
 from loadlib.quality import Flaw, Said, judged
 from loadlib.scenario_spec import ModelSpec
 from loadlib.simulator import images
@@ -334,6 +335,17 @@ def test_answers_fit_their_default_cap():
     for paper in some(300):
         facts = json.dumps(paper.facts(), indent=2, ensure_ascii=False)
         assert tokens.count(facts, "cl100k_base") < 1024
+
+
+def test_caps_go_round_or_are_drawn():
+    round_ = extract(output_tokens=(500, 600))
+    assert [round_.prompt(Model(), n).max_tokens for n in range(3)] == [500, 600, 500]
+    drawn = extract(output_tokens=Uniform(500, 900))
+    caps = [drawn.prompt(Model(), n).max_tokens for n in range(200)]
+    assert 500 <= min(caps) < 520
+    assert 880 < max(caps) <= 900
+    assert drawn.expected_tokens(Model())[1] == pytest.approx(700, abs=1)
+    assert not drawn.serves(Model(context_window=1_600))  # room for the longest, or none
 
 
 # -- models ----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import hashlib
 import re
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -12,9 +13,12 @@ from workload_stand_ins import Model, says
 
 from loadlib import catalog, scenario, tokens
 from loadlib.errors import ScenarioError
+from loadlib.lengths import TABLES, Uniform
+from loadlib.quality import Judged, Said, judged
 from loadlib.workloads import build
 from loadlib.workloads.filler import END, Filler, _vocabulary, filler, words
-from loadlib.workloads.long_context import QUESTION, LongContextSpec
+from loadlib.workloads.haystack import NAMES, QUESTION, question
+from loadlib.workloads.long_context import LongContextSpec
 
 LENGTHS = (1_000, 2_000, 8_000, 32_000, 64_000, 128_000)
 BOTH = tuple(tokens.VOCABULARIES)
@@ -149,7 +153,7 @@ def test_seed_workload_and_model_change_the_document():
         long(1).prompt(Model("b"), 0),
     ]
     assert len({document(prompt) for prompt in made}) == 4
-    assert len({prompt.check.code for prompt in made}) == 4
+    assert len({prompt.check.codes for prompt in made}) == 4
 
 
 SAME_ELSEWHERE = """
@@ -262,7 +266,7 @@ def test_a_length_that_fits_only_without_its_answer_is_cut():
         prompt = workload.prompt(model, n)
         assert (prompt.asked_tokens, prompt.cut_tokens, prompt.tokens) == (128_000, limit, limit)
         assert tokens.chat_tokens(prompt.messages, "o200k_base") + prompt.max_tokens == 128_000
-        assert says(prompt, prompt.check.code)
+        assert says(prompt, prompt.check.codes[0])
     assert workload.skipped(model) == tuple(
         f"long: 128,000 prompt tokens cut to {limit} for gpt-4o-mini "
         f"(window 128,000 − {output} for the answer)"
@@ -324,6 +328,197 @@ def test_a_document_costs_two_slices_not_an_encoding(monkeypatch):
 
     monkeypatch.setattr(tokens, "encode", refuse)
     assert workload.prompt(Model(), 1).tokens == 128_000
+
+
+# Lengths that are drawn
+
+
+@pytest.mark.parametrize("encoding", BOTH)
+def test_drawn_lengths_are_exact(encoding):
+    prompts, outputs = TABLES["mooncake-conv"]
+    workload = long(prompt_tokens=prompts, output_tokens=outputs)
+    model = Model(encoding=encoding, context_window=128_000)
+    made = [workload.prompt(model, n) for n in range(8)]
+    for prompt in made:
+        assert tokens.chat_tokens(prompt.messages, encoding) == prompt.tokens
+        assert prompt.tokens == prompt.asked_tokens
+    assert len({prompt.tokens for prompt in made}) == 8
+    assert long(prompt_tokens=prompts, output_tokens=outputs).prompt(model, 7) == made[7]
+    bands = {prompt.variant.split()[0] for prompt in made}
+    assert all(re.fullmatch(r"(512|\d+Ki)-\d+Ki", band) for band in bands)
+
+
+def test_a_draw_shorter_than_the_question_is_sent_as_that_and_said():
+    workload = long(prompt_tokens=TABLES["azure-conv"][0])
+    lines = workload.skipped(Model())
+    made = [workload.prompt(Model(), n) for n in range(300)]
+    least = min(prompt.tokens for prompt in made)
+    assert lines == (
+        # p1 is 29 and p5 181: 44 is at 0.01 + 0.04 · ln(43.5/29) / ln(181/29)
+        f"long: 1.9 % of the prompt lengths are below the shortest prompt for m: sent with {least}",
+    )
+    assert any(prompt.asked_tokens < least for prompt in made)
+    mean, cap = workload.expected_tokens(Model())
+    sent = [prompt.tokens for prompt in made]
+    assert mean == pytest.approx(sum(sent) / len(sent), rel=0.2)
+    assert cap == 64
+
+
+# Several needles
+
+
+def planted(prompt, needles):
+    """(depth, name, code) of each fact, a depth as a share of the tokens of the paragraphs."""
+    text = document(prompt).removesuffix(question(needles))
+    facts = list(re.finditer(r"The (\w+) vault code is (\d{4}-\d{4})\.\n\n", text))
+    used = sum(tokens.count(one[0], "o200k_base") for one in facts)
+    whole = tokens.count(text, "o200k_base") - used
+    found = []
+    for number, one in enumerate(facts):
+        before = tokens.count(text[: one.start()], "o200k_base")
+        before -= sum(tokens.count(other[0], "o200k_base") for other in facts[:number])
+        found.append((before / whole, one[1], one[2]))
+    return found
+
+
+@pytest.mark.parametrize("depth", [None, (0.0, 0.4, 0.5, 1.0), (0.9,)])
+@pytest.mark.parametrize("needles", [2, 5, 16])
+def test_several_needles_stand_at_depths_of_their_own(needles, depth):
+    workload = long(prompt_tokens=(20_000,), output_tokens=(200,), needles=needles, depth=depth)
+    for n in (0, 3):
+        prompt = workload.prompt(Model(), n)
+        assert tokens.chat_tokens(prompt.messages, "o200k_base") == prompt.tokens == 20_000
+        found = planted(prompt, needles)
+        assert {name for _, name, _ in found} == set(NAMES[:needles])
+        assert sorted(code for *_, code in found) == sorted(prompt.check.codes)
+        assert len(set(prompt.check.codes)) == needles
+        by_name = {name: at for at, name, _ in found}
+        for nth, name in enumerate(NAMES[:needles]):
+            if depth is None:
+                wanted = (0.5 + (n * needles + nth) * 0.6180339887498949) % 1
+            else:
+                wanted = depth[(n + nth) % len(depth)]
+            assert abs(by_name[name] - wanted) < 220 / 20_000
+    if depth is None and needles > 2:
+        gaps = sorted(by_name.values())
+        assert max(b - a for a, b in pairwise([0, *gaps, 1])) < 2.2 / needles
+
+
+def test_all_needles_pass_and_each_counts():
+    prompt = long(prompt_tokens=(3_000,), needles=4).prompt(Model(), 0)
+    codes = prompt.check.codes
+    assert document(prompt).endswith(
+        "What are the vault codes of amber, birch, cobalt and dahlia? "
+        "Reply with the codes only, in this order."
+    )
+    assert says(prompt, f"{codes[3]} {codes[2]}, {codes[1].replace('-', '–')}: {codes[0]}")
+    half = judged(prompt.check, Said(f"{codes[0]}, 0000-0000, {codes[2]}"))
+    assert (half.passed, half.flaw, half.score, half.note) == (False, "wrong", 0.5, "2 of 4 codes")
+    assert judged(prompt.check, Said("no idea")).score == 0
+    assert judged(prompt.check, Said(", ".join(codes))) == Judged(passed=True, score=1.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    encoding=st.sampled_from(BOTH),
+    length=st.integers(600, 3_000),
+    needles=st.integers(1, 16),
+    depth=st.none() | st.lists(st.floats(0.5, 1), min_size=1, max_size=4).map(tuple),
+    prefix=st.sampled_from(["unique", "shared", "warm", 0.3, 0.5]),
+    ordinal=st.integers(0, 10**6),
+)
+def test_exact_with_any_needles_and_prefix(encoding, length, needles, depth, prefix, ordinal):
+    workload = long(
+        prompt_tokens=(length,), output_tokens=(120,), needles=needles, depth=depth, prefix=prefix
+    )
+    prompt = workload.prompt(Model(encoding=encoding), ordinal)
+    assert tokens.chat_tokens(prompt.messages, encoding) == length == prompt.tokens
+    assert all(code in document(prompt) for code in prompt.check.codes)
+
+
+# What prefix caches can make of it
+
+
+def alike(one, two):
+    """How many of their first tokens two prompts have in common, in front of the text included."""
+    pairs = zip(*(tokens.encode(document(p), "o200k_base") for p in (one, two)), strict=False)
+    return 4 + next(n for n, (a, b) in enumerate(pairs) if a != b)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.05, 0.9])
+@pytest.mark.parametrize("length", [1_000, 32_000])
+def test_a_share_of_the_tokens_is_the_same_and_no_more(share, length):
+    workload = long(prompt_tokens=(length,), prefix=share)
+    made = [workload.prompt(Model(), n) for n in range(4)]
+    made.append(workload.prompt(Model("other"), 0))
+    for other in made[1:]:
+        assert abs(alike(made[0], other) - share * length) <= 16
+    assert len({prompt.check.codes for prompt in made}) == 5
+    assert all(document(p).index("vault code is") > share * len(document(p)) * 0.9 for p in made)
+    same = long(prompt_tokens=(length,), prefix=share, system="Be brief.")
+    with_system = [same.prompt(Model(), n) for n in range(2)]
+    front = tokens.message_tokens(with_system[0].messages[0], "o200k_base")
+    assert abs(front + alike(*with_system) - share * length) <= 16
+
+
+def test_unique_documents_share_nothing_to_speak_of():
+    workload = long(prompt_tokens=(8_000,))
+    first, *others = (workload.prompt(Model(), n) for n in range(6))
+    assert max(alike(first, other) for other in others) < 16
+
+
+def test_warm_documents_come_again_with_another_end():
+    workload = long(prompt_tokens=(2_000, 3_000), prefix="warm", documents=4)
+    made = [workload.prompt(Model(), n) for n in range(12)]
+    assert [prompt.tokens for prompt in made[:4]] == [2_000, 3_000, 2_000, 3_000]
+    for n in range(4):
+        first, again, third = made[n], made[n + 4], made[n + 8]
+        assert first.tokens - alike(first, again) < 40  # a number and the question
+        assert again.check == first.check == third.check
+        assert len({document(p) for p in (first, again, third)}) == 3
+        assert first.variant.endswith(" cold")
+        assert again.variant == third.variant == first.variant.replace("cold", "warm")
+    assert max(alike(made[0], other) for other in made[1:4]) < 16
+    assert alike(made[0], workload.prompt(Model("other"), 0)) < 16
+
+
+def test_there_are_as_many_warm_documents_as_lengths_and_depths():
+    def pool(**given):
+        workload = long(prefix="warm", **given)
+        return next(n for n in range(100) if workload.prompt(Model(), n).variant.endswith("warm"))
+
+    assert pool(prompt_tokens=(900,)) == 8
+    assert pool(prompt_tokens=(900, 800), depth=(0, 0.2, 0.4, 0.6, 0.8)) == 10
+    assert pool(prompt_tokens=(900,), documents=3) == 3
+    assert pool(prompt_tokens=Uniform(700, 900)) == 8
+
+
+# Variants
+
+
+@pytest.mark.parametrize(
+    ("given", "ordinal", "said", "why"),
+    [
+        ({"prompt_tokens": (32_000,), "depth": (0.25,)}, 0, "32k depth 25 %", "as it was asked"),
+        ({"prompt_tokens": (1_024,), "depth": (0.125,)}, 0, "1Ki depth 12.5 %", "in its unit"),
+        ({"prompt_tokens": (1_500,), "depth": (1.0,)}, 0, "1500 depth 100 %", "the very end"),
+        ({"prompt_tokens": (8_000,)}, 0, "8k depth 40-60 %", "spread: a fifth of the document"),
+        ({"prompt_tokens": (8_000,)}, 1, "8k depth 0-20 %", "0.5 + golden ratio, less 1"),
+        ({"prompt_tokens": (8_000,), "prefix": "shared"}, 5, "8k depth 50 %", "all in the middle"),
+        ({"prompt_tokens": (8_000,), "prefix": 0.5}, 0, "8k depth 60-80 %", "of the unshared half"),
+        ({"prompt_tokens": (8_000,), "needles": 3}, 0, "8k 3 needles", "no depth is that of all"),
+        ({"prompt_tokens": Uniform(5_000, 8_000)}, 0, "4Ki-8Ki depth 40-60 %", "drawn: a band"),
+        ({"prompt_tokens": (900,), "prefix": "warm"}, 0, "900 depth 40-60 % cold", "sent first"),
+        ({"prompt_tokens": (900,), "prefix": "warm"}, 8, "900 depth 40-60 % warm", "sent again"),
+    ],
+)
+def test_a_variant_says_length_and_depth(given, ordinal, said, why):
+    assert long(**given).prompt(Model(), ordinal).variant == said, why
+
+
+def test_a_grid_has_fewer_variants_than_a_summary_keeps():
+    grid = long(prompt_tokens=tuple(1_000 * 2**n for n in range(8)), prefix="warm", documents=80)
+    assert len({grid.prompt(Model(), n).variant for n in range(240)}) == 80
 
 
 SCENARIO = """

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from workload_stand_ins import Model, says
 
 from loadlib import scenario, tokens
-from loadlib.errors import DataError, UsageError
+from loadlib.errors import DataError, ScenarioError, UsageError
 from loadlib.schedule import S
 from loadlib.session import Choice, estimate_usd, open_session
-from loadlib.workloads import build, traces
+from loadlib.workloads import build
 from loadlib.workloads.replay import ReplaySpec
 
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 DAY = "2023-11-16 18:17:0"
 AZURE = HEADER + f"{DAY}3.9799600,4808,10\n{DAY}4.0319600,3180,8\n{DAY}4,7000,0\n"
 MOONCAKE = "".join(
-    json.dumps({"timestamp": at, "input_length": 10 * n, "output_length": n, "hash_ids": [1, 2]})
-    + "\n"
+    json.dumps({"timestamp": at, "input_length": 10 * n, "output_length": n}) + "\n"
     for n, at in enumerate((0, 0, 3000, 3000, 6000), 20)
 )
 
@@ -53,123 +49,6 @@ def replay(file):
         return build("prod", ReplaySpec(kind="replay", data=file(content), **more), seed)
 
     return make
-
-
-# -- files -----------------------------------------------------------------------------------------
-
-
-def test_azure(file):
-    found = traces.load(file(AZURE))
-    assert found.instants.tolist() == [0, 20_040_000, 52_000_000], "ns from the first in time"
-    assert found.prompts.tolist() == [4808, 7000, 3180], "put in order of time"
-    assert found.outputs.tolist() == [10, 0, 8]
-    assert (found.moved, found.invalid) == (1, 0)
-
-
-def test_mooncake(file):
-    found = traces.load(file(MOONCAKE))
-    assert found.instants.tolist() == [0, 0, 3 * S, 3 * S, 6 * S], "milliseconds"
-    assert found.prompts.tolist() == [200, 210, 220, 230, 240], "same instant: order of the file"
-    assert found.outputs.tolist() == [20, 21, 22, 23, 24]
-    assert found.moved == 0
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (gzip.compress(AZURE.encode()), "gzipped"),
-        (b"\xef\xbb\xbf" + AZURE.replace("\n", "\r\n").encode(), "BOM and CRLF"),
-        (AZURE.replace("\n", "\n\n"), "blank lines"),
-        (AZURE.rstrip("\n"), "no end to the last line"),
-        (AZURE.replace(",", " , "), "spaces"),
-        (AZURE.replace(DAY, "2023-11-16T18:17:0"), "a T"),
-        (AZURE.replace("3.9799600", "3.9799600+00:00").replace(DAY + "4,", DAY + "4Z,"), "zones"),
-        (HEADER.replace("TIME", "x,TIME")
-         + "".join(f"1,{row}\n" for row in AZURE.splitlines()[1:]), "a further column"),
-    ],
-)  # fmt: skip
-def test_one_trace_in_many_dresses(file, content, why):
-    found, plain = traces.load(file(content)), traces.load(file(AZURE, "plain"))
-    assert found.instants.tolist() == plain.instants.tolist(), why
-    assert found.prompts.tolist() == plain.prompts.tolist(), why
-
-
-def test_zones_are_told_apart(file):
-    found = traces.load(file(HEADER + f"{DAY}0+02:00,1,1\n{DAY}0Z,1,1\n{DAY}0,1,1\n"))
-    assert found.instants.tolist() == [0, 7200 * S, 7200 * S], "without a zone it is UTC"
-
-
-BROKEN = [
-    ("", None, "is empty", "nothing"),
-    ("\n\n", None, "is empty", "blank"),
-    (HEADER, None, "no request in it", "a header alone"),
-    ("a,b\n1,2\n", 1, "not a known trace: expected the header TIMESTAMP,ContextTokens", "header"),
-    ('{"timestamp": 1}\n', 1, "not a known trace", "other JSON"),
-    ("[" * 100_000, 1, "not a known trace", "nesting"),
-    ("\xff\n", 1, "not a known trace", "no text"),
-    (AZURE + "x,1,1\n", 5, "TIMESTAMP: expected a time such as 2023-11-16", "no time"),
-    (AZURE + "2023-02-30 00:00:00,1,1\n", 5, "no such day", "no such day"),
-    (AZURE + f"{DAY}5,1\n", 5, "2 columns: expected 3 as in the header", "a cut line"),
-    (AZURE + f"{DAY}5,-1,1\n", 5, "ContextTokens: expected a whole number of tokens", "negative"),
-    (AZURE + f"{DAY}5,1.5,1\n", 5, "ContextTokens: expected a whole number", "a fraction"),
-    (AZURE + f"{DAY}5,1,\n", 5, "GeneratedTokens: expected a whole number", "empty"),
-    (AZURE + f"{DAY}5,999999999999,1\n", 5, "expected 0 to 100,000,000 tokens", "too many"),
-    (AZURE + "2026-11-16 18:17:03,1,1\n", 5, "more than a year from the first", "three years"),
-    (AZURE + HEADER, 5, "TIMESTAMP: expected a time", "two files in one"),
-    (MOONCAKE + "{\n", 6, "not JSON: expected an object", "cut JSON"),
-    (MOONCAKE + '{"timestamp": 1, "input_length": "x", "output_length": 1}\n', 6,
-     "Expected `int`, got `str` - at `$.input_length`", "text for a number"),
-    (MOONCAKE + '{"timestamp": 1, "input_length": 1}\n', 6, "output_length", "a missing key"),
-    (MOONCAKE + '{"timestamp": 1, "input_length": -1, "output_length": 1}\n', 6, "0 to", "minus"),
-    (MOONCAKE + '{"timestamp": 1e300, "input_length": 1, "output_length": 1}\n', 6,
-     "timestamp: expected milliseconds", "the end of time"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("content", "line", "message", "why"), BROKEN)
-def test_broken_files_are_errors_at_their_line(file, content, line, message, why):
-    path = file(content.encode("latin-1"), "t.csv")
-    with pytest.raises(DataError) as caught:
-        traces.load(path)
-    text = str(caught.value)
-    assert message in text, why
-    assert text.startswith(f"{path}:{line}: " if line else f"{path}: "), why
-    assert "\n" not in text
-
-
-@pytest.mark.parametrize(
-    ("content", "line", "message", "why"), [row for row in BROKEN if row[1] and row[1] > 1]
-)
-def test_broken_lines_can_be_left_out_and_are_counted(file, content, line, message, why):
-    found = traces.load(file(content.encode("latin-1")), skip_invalid=True)
-    assert found.invalid == 1, why
-    assert len(found.instants) == line - (2 if "TIME" in content else 1)
-
-
-def test_files_that_end_the_patience(file, tmp_path, monkeypatch):
-    monkeypatch.setattr(traces, "MAX_LINE_BYTES", 200)
-    with pytest.raises(DataError, match=r":2: a line of more than"):
-        traces.load(file(HEADER + "x" * 300))
-    monkeypatch.setattr(traces, "MAX_REQUESTS", 2)
-    with pytest.raises(DataError, match=r":4: more than 2 requests: cut it"):
-        traces.load(file(AZURE))
-    monkeypatch.setattr(traces, "MAX_FILE_BYTES", 60)
-    with pytest.raises(DataError, match="larger than"):
-        traces.load(file(AZURE))
-    with pytest.raises(DataError, match="gzip data is damaged"):
-        traces.load(file(gzip.compress(AZURE.encode())[:40]))
-    with pytest.raises(DataError, match="cannot be read"):
-        traces.load(tmp_path / "nowhere")
-
-
-@given(st.binary(max_size=300))
-@settings(deadline=None)
-def test_any_bytes_are_a_trace_or_a_data_error(tmp_path_factory, content):
-    path = tmp_path_factory.getbasetemp() / "any"
-    for head in (b"", HEADER.encode(), MOONCAKE.encode()):
-        path.write_bytes(head + content)
-        with suppress(DataError):
-            assert len(traces.load(path, skip_invalid=True).instants)
 
 
 # -- prompts ---------------------------------------------------------------------------------------
@@ -400,11 +279,245 @@ def test_a_plan_that_its_trace_cannot_fill(tmp_path, old, new, kind, message):
         opened(tmp_path, (old, new))
 
 
-def test_a_trace_of_real_size_is_read_in_bounded_memory(file):
-    """16 bytes a request: 100,000 rows of Python numbers alone would be 10 MB."""
-    rows = "".join(f"2023-11-16 18:{n // 60 % 60:02d}:{n % 60:02d},{n % 5000},7\n" for n in
-                   range(100_000))  # fmt: skip
-    found = traces.load(file(HEADER + rows))
-    held = sum(one.nbytes for one in (found.instants, found.prompts, found.outputs))
-    assert held == 16 * 100_000
-    assert found.prompts.dtype == np.int32
+# -- blocks: equal ids are equal text --------------------------------------------------------------
+
+
+def blocky(*rows):
+    """(prompt tokens, ids): a request a second."""
+    return "".join(
+        json.dumps({"timestamp": 1000 * n, "input_length": size, "output_length": 3,
+                    "hash_ids": list(ids)}) + "\n"
+        for n, (size, ids) in enumerate(rows)
+    )  # fmt: skip
+
+
+SHARED = blocky((1536, (0, 1, 2)), (2000, (0, 1, 3, 4)), (1030, (0, 1, 5)), (700, (6, 7)))
+
+
+def common(one: str, other: str) -> int:
+    """How many characters two texts begin alike."""
+    alike = (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(alike, min(len(one), len(other)))
+
+
+@given(
+    sizes=st.lists(st.integers(0, 3000), min_size=1, max_size=4),
+    encoding=st.sampled_from(sorted(tokens.VOCABULARIES)),
+    system=st.sampled_from([None, "Be brief.", "Réponds en français. 🙂\n" * 90]),
+    window=st.sampled_from([None, 1700]),
+)
+@settings(max_examples=80, deadline=None)
+def test_prompts_of_blocks_are_exactly_as_long_as_recorded(
+    tmp_path_factory, sizes, encoding, system, window
+):
+    """Also where a system message is longer than a block, and where a window cuts."""
+    path = tmp_path_factory.getbasetemp() / "blocks.jsonl"
+    path.write_text(blocky(*((size, range(-(-size // 512))) for size in sizes)))
+    workload = build("prod", ReplaySpec(kind="replay", data=str(path), system=system), 3)
+    model = Model(encoding=encoding, context_window=window)
+    kept = [size for size in sizes if window is None or size <= window]
+    for ordinal, size in enumerate(kept):
+        prompt = workload.prompt(model, ordinal)
+        assert prompt.asked_tokens == size
+        assert prompt.tokens == tokens.chat_tokens(prompt.messages, encoding)
+        least = tokens.chat_tokens([*prompt.messages[:-1], {"role": "user", "content": ""}],
+                                   encoding) + 2  # fmt: skip
+        assert prompt.tokens == min(max(size, least), (window or 10**6) - 3)
+
+
+@pytest.mark.parametrize("encoding", sorted(tokens.VOCABULARIES))
+@pytest.mark.parametrize("system", [None, "Be brief.", "word " * 600])
+def test_equal_ids_are_equal_tokens_in_place(replay, encoding, system):
+    """Of the whole prompt as the server's template puts it together: the template's own tokens
+    and the system message stand in place of the first tokens of the first blocks."""
+    workload = replay(SHARED, system=system)
+    messages = [workload.prompt(Model(encoding=encoding), n).messages for n in range(4)]
+    before = tokens.chat_tokens(
+        [*messages[0][:-1], {"role": "user", "content": ""}], encoding
+    ) - 4  # fmt: skip
+    whole = [[None] * before + tokens.encode(m[-1]["content"], encoding) for m in messages]
+    assert whole[0][:1024] == whole[1][:1024], "two blocks"
+    assert whole[0][1024:1040] != whole[1][1024:1040], "and not the third"
+    assert whole[0][:1024] == whole[2][:1024], "cut in the third, of which four tokens are the end"
+    texts = [m[-1]["content"] for m in messages]
+    if before < 512:
+        assert common(texts[0], texts[3]) < 100, "no block in common"
+    assert texts[2].startswith(texts[0][: common(texts[0], texts[1])][:-20]), "byte by byte"
+
+
+def test_a_part_of_a_block_is_its_beginning(replay):
+    short, long = replay(blocky((600, (0, 1)), (900, (0, 1)))), 2
+    first, second = (short.prompt(Model(), n).messages[-1]["content"] for n in range(long))
+    assert second.startswith(first)
+
+
+def test_no_two_blocks_are_alike(replay):
+    workload = replay(blocky(*((512, (n,)) for n in range(400))))
+    found = [workload.prompt(Model(), n).messages[-1]["content"] for n in range(400)]
+    assert len({text[:30] for text in found}) == 400
+
+
+def test_a_lap_a_model_and_a_seed_have_blocks_of_their_own(replay):
+    workload = replay(SHARED)
+    first = workload.prompt(Model(), 0).messages[-1]["content"]
+    assert workload.prompt(Model(), 4).messages[-1]["content"] != first, "the second lap"
+    assert common(workload.prompt(Model(), 4).messages[-1]["content"],
+                  workload.prompt(Model(), 5).messages[-1]["content"]) > 3000  # fmt: skip
+    assert workload.prompt(Model(name="other"), 0).messages[-1]["content"] != first
+    assert replay(SHARED, seed=2).prompt(Model(), 0).messages[-1]["content"] != first
+    assert replay(SHARED).prompt(Model(), 0).messages[-1]["content"] == first
+
+
+def test_blocks_have_four_bytes_a_token(replay):
+    """As English usually has, and as the simulator's prefix cache counts."""
+    text = replay(blocky((51_200, range(100)))).prompt(Model(), 0).messages[-1]["content"]
+    assert 3.9 < len(text) / 51_193 < 4.1
+
+
+# -- parts of a trace ------------------------------------------------------------------------------
+
+
+def test_windows(replay):
+    workload = replay(MOONCAKE, window=(1 * S, 6 * S))
+    stream = workload.stream([Model()], 1)
+    assert stream.instants.tolist() == [2 * S, 2 * S], "from the window's beginning, its end not"
+    assert [workload.prompt(Model(), n).asked_tokens for n in range(3)] == [220, 230, 220]
+    assert stream.shortfall(Phase(duration_ns=5 * S)) == ("", ""), "quiet, and yet not the end"
+    notice = "its trace ends after 5s, nothing arrives from then on"
+    assert stream.shortfall(Phase(duration_ns=6 * S)) == ("", notice)
+    assert stream.shortfall(Phase(duration_ns=2 * S))[0] == (
+        "no request of the trace falls into it; the first that fits comes after 2s"
+    )
+    late = replay(MOONCAKE, window=(1 * S, 60 * S)).stream([Model()], 1)
+    assert late.lasts_ns == 5 * S, "the trace ends before the window does"
+
+
+def test_shards_are_the_trace(replay):
+    parts = [replay(MOONCAKE, shard=f"{k}/3").stream([Model()], 1) for k in (1, 2, 3)]
+    assert [part.instants.tolist() for part in parts] == [[0, 3 * S], [0, 6 * S], [3 * S]]
+    alone = replay(MOONCAKE, window=(3 * S, 9 * S), shard="2/2")
+    assert alone.stream([Model()], 1).instants.tolist() == [0]
+    assert alone.prompt(Model(), 0).asked_tokens == 230
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"window": (7 * S, 9 * S)}, r"prod\.window: nothing .* is left: it has 5 requests in 6s"),
+        ({"shard": "6/6"}, r"prod\.shard: nothing of the trace is left"),
+        ({"output_tokens": 9}, r"prod\.output_tokens: Mooncake traces have their own"),
+        ({"only": {"model": "m"}}, r"prod\.only: Mooncake traces know no model"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_go_with_the_trace(replay, more, message):
+    with pytest.raises(ScenarioError, match=message):
+        replay(MOONCAKE, **more)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("window", "[5s, 5s]", "should be [from, to], the later one second"),
+        ("window", "[5, 10]", "a duration needs a unit"),
+        ("window", "[5s]", "should be [from, to], such as [0s, 10m]"),
+        ("window", "10m", "should be [from, to], such as [0s, 10m]"),
+        ("shard", "0/4", "should be a part of the trace such as 1/4"),
+        ("shard", "5/4", "should be a part of the trace such as 1/4"),
+        ("shard", "0.25", "should be a part of the trace such as 1/4"),
+        ("only", "{model: []}", "only.model: should not be empty"),
+        ("only", "chat", "only: should be a mapping"),
+        ("output_tokens", "0", "output_tokens: should be 1 or more"),
+        ("prompt_tokens", "5", "prompt_tokens comes from the trace: leave it out"),
+    ],
+)
+def test_settings_that_nobody_means(key, value, message):
+    text = SCENARIO.replace("data: trace", f"data: trace, {key}: {value}")
+    with pytest.raises(ScenarioError) as caught:
+        scenario.parse(text)
+    assert message in str(caught.value)
+
+
+def test_settings_are_written_back():
+    more = "window: [0s, 90s], shard: 2/4, only: {model: GPT-4, log_type: [a, b]}"
+    found = scenario.parse(SCENARIO.replace("data: trace", f"data: trace, {more}"))
+    spec = found.workloads["prod"]
+    assert (spec.window, spec.shard) == ((0, 90 * S), "2/4")
+    assert spec.only == {"model": ("GPT-4",), "log_type": ("a", "b")}
+    assert scenario.parse(scenario.to_yaml(found)) == found
+
+
+# -- whole requests --------------------------------------------------------------------------------
+
+
+def batched(content="Hi", **body):
+    body = {"model": "gpt-x", "messages": [{"role": "user", "content": content}], **body}
+    return json.dumps({"custom_id": "1", "method": "POST", "url": "/v1/chat/completions",
+                       "body": body}) + "\n"  # fmt: skip
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+
+
+def test_bodies_are_sent_as_they_are(replay):
+    workload = replay(
+        batched(max_tokens=5, temperature=0.25, stream=False)
+        + batched(tools=TOOLS, response_format={"type": "json_object"}),
+        extra_body={"temperature": 0, "seed": 1},
+    )
+    first, second, again = (workload.prompt(Model(), n) for n in range(3))
+    assert first.messages == [{"role": "user", "content": "Hi"}]
+    assert (first.max_tokens, first.tokens, first.exact) == (5, 8, True)
+    assert first.extra_body == {"temperature": 0, "seed": 1}, "the scenario's settings rule"
+    assert second.extra_body == {
+        "tools": TOOLS, "response_format": {"type": "json_object"}, "temperature": 0, "seed": 1,
+    }  # fmt: skip
+    assert (second.max_tokens, second.exact) == (256, False), "tools are counted by estimate"
+    assert second.tokens > 8
+    assert again == first, "and from the first again"
+    assert replay(batched(), output_tokens=9).prompt(Model(), 0).max_tokens == 9
+
+
+def test_what_bodies_cost(replay):
+    workload = replay(batched(max_tokens=6, n=2) + batched("Hello there", max_tokens=4))
+    assert workload.expected_tokens(Model()) == (8.5, 8), "two answers of 6, one of 4"
+    ours = replay(batched(max_tokens=6, n=2), extra_body={"n": 3})
+    assert ours.expected_tokens(Model()) == (8, 6), "the estimate knows of the scenario's own n"
+
+
+def test_bodies_that_a_window_does_not_hold(replay):
+    image = [{"type": "image_url", "image_url": {"url": "data:image/png;base64," + "A" * 900}}]
+    workload = replay(
+        batched("word " * 100, max_tokens=90) + batched("word " * 100, max_tokens=200)
+        + batched(image, max_tokens=5)
+    )  # fmt: skip
+    small = Model(context_window=200)
+    sent = [workload.prompt(small, n) for n in range(2)]
+    assert [prompt.max_tokens for prompt in sent] == [90, 5]
+    assert sent[1].tokens is None, "nobody knows what an image takes"
+    assert workload.expected_tokens(small)[0] == sent[0].tokens, "taken to be like the others"
+    assert workload.skipped(small) == (
+        "prod: 1 of 3 requests skipped for m (its window is 200 tokens)",
+    )
+
+
+def test_a_batch_does_not_say_when(replay, tmp_path):
+    workload = replay(batched())
+    assert workload.stream([Model()], 1).shortfall(Phase(requests=1)) == (
+        "its data does not say when: take another arrival, such as poisson", ""
+    )  # fmt: skip
+    with pytest.raises(ScenarioError, match="window: OpenAI batch files do not say when"):
+        replay(batched(), window=(0, S))
+    with pytest.raises(ScenarioError, match=r"prod\.system: the requests of a batch are sent as"):
+        replay(batched(), system="Be brief.")
+    with pytest.raises(UsageError, match="phase measure: its data does not say when"):
+        opened(tmp_path, content=batched())
+
+
+def test_what_was_left_out_is_said(tmp_path):
+    burst = (
+        "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
+        "0,a,9,9,18,x\n1,a,9,0,9,x\n2,a,9,9,18,x\n3,a,9,9,18,x\n4,a,9,9,18,x\n"
+    )
+    session = opened(tmp_path, content=burst)
+    left_out = "workload prod: 1 of its trace left out: no answer, or none that was counted"
+    assert left_out in session.notices

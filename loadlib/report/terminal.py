@@ -136,8 +136,8 @@ def _groups(summary: Summary, out: Console) -> None:
 
 
 def _misses(summary: Summary, out: Console) -> None:
-    """What the table has no column for: dropped arrivals, what failed requests were told, and
-    answers that did not pass their check."""
+    """What the table has no column for: dropped arrivals, what failed requests were told,
+    answers that did not pass their check, and prompts of another length than was asked for."""
     told = view.error_examples(summary, limit=MESSAGES)
     lines = [f"{number}× {text} ({place})" for number, place, text in told]
     dropped = sum(group.requests.dropped for group in view.measured(summary))
@@ -146,6 +146,9 @@ def _misses(summary: Summary, out: Console) -> None:
     lines += quality.misses(summary, limit=MESSAGES)
     for line in lines:
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
+    for line in view.delivered(summary):
+        mark = Text(f"{STATUS_ICONS['warn']} ", style=STYLES["warn"])
+        out.print(Padding(mark.append(line, "default"), (0, 0, 0, 2), expand=False))
 
 
 def _health(summary: Summary, out: Console) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from loadlib.charts import parts
 from loadlib.charts.ladder import sentence
 from loadlib.metrics import CATALOGUE, FLOORS, QUANTILES
+from loadlib.report import delivery, health
 from loadlib.report import format as f
-from loadlib.report import health
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Gate, Group, Stats, Summary
 
@@ -264,6 +264,7 @@ def banners(summary: Summary) -> list[tuple[str, str]]:
         found.append(("warn", "No request was sent in a measure phase."))
     if groups and any(g.closed_loop for g in groups):
         found.append(("warn", CLOSED))
+    found += [("warn", line) for line in delivered(summary)]
     if str(summary.scenario.get("target")) == "simulator":
         found.append(("info", SIMULATED))
     # in our own words, above
@@ -271,6 +272,11 @@ def banners(summary: Summary) -> list[tuple[str, str]]:
     found += [("info", f.line(n)) for n in summary.notices if not n.startswith(said)]
     found += [("info", f.line(skipped)) for skipped in summary.skipped]
     return list(dict.fromkeys(found))
+
+
+def delivered(summary: Summary) -> list[str]:
+    """A line per group whose prompts the server counts otherwise than they were counted here."""
+    return [f"{where(summary, group)}: {text}" for group, text in delivery.misses(summary)]
 
 
 # — tables —————————————————————————————————————————————————————————————————————

@@ -25,7 +25,8 @@ MAX_PARALLEL = 8
 _BOOK_PIECES = 8192
 
 _PLANTED = re.compile(r"vault code is (\d{4}-\d{4})")
-_ASKED = "What is the vault code"
+_NAME_CHARS = 40  # in front of it, of one of several
+_ASKED = re.compile(r"What (?:is the vault code|are the vault codes of ([\w, ]{1,2000})\?)")
 
 Finish = Literal["stop", "length", "tool_calls"]
 
@@ -115,8 +116,8 @@ class Author:
             return Wish(_json(wanted.json_schema.schema or {}, luck, "response_format"))
         if wanted is not None and wanted.type == "json_object":
             return Wish(json.dumps({"answer": "".join(self._filler(12, luck)).strip()}))
-        code = planted_code(messages)
-        return None if code is None else Wish(f"{code}.")
+        codes = planted_codes(messages)
+        return Wish(f"{', '.join(codes)}.") if codes else None
 
     def _calling(
         self, request: ChatRequest, wish: Wish, encoding: str, luck: int, room: int | None
@@ -183,13 +184,22 @@ def _is_structured(request: ChatRequest) -> bool:
     return request.response_format is not None and request.response_format.type != "text"
 
 
-def planted_code(messages: Messages) -> str | None:
-    """The first planted vault code, if the last user message asks for it."""
+def planted_codes(messages: Messages) -> list[str]:
+    """The planted vault codes that the last user message asks for: the first one, or those of
+    the names in it, in their order."""
     users = [text_of(message) for message in messages if message.get("role") == "user"]
-    if not users or _ASKED not in users[-1]:
-        return None
-    found = (match[1] for text in users if (match := _PLANTED.search(text)))
-    return next(found, None)
+    asked = _ASKED.search(users[-1]) if users else None
+    if asked is None:
+        return []
+    planted = ((text, match) for text in users for match in _PLANTED.finditer(text))
+    if asked[1] is None:
+        return [match[1] for _, match in planted][:1]
+    named = {}
+    for text, match in planted:
+        before = text[max(0, match.start() - _NAME_CHARS) : match.start()].split()
+        if before:
+            named[before[-1]] = match[1]
+    return [named[name] for name in re.findall(r"\w+", asked[1]) if name in named]
 
 
 def _write_book(luck: random.Random) -> tuple[list[str], list[int]]:

@@ -206,7 +206,8 @@ class Service:
             raise Refusal(400, f"Invalid 'messages': {error}.", param="messages") from None
         step = draft.profile.speed.step
         if count is not None and step is not None and step.prefix_cache:
-            draft.prefix = prefixes.chain(bytes(draft.request.messages), count, step.block_tokens)
+            pieces = self._counter.pieces(draft.messages, encoding, draft.request.model)
+            draft.prefix = prefixes.chain(pieces, count, step.block_tokens)
         return count
 
     def _counted(self, draft: _Draft, done: asyncio.Future[int | None]) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from loadlib import tokens
 from loadlib.simulator import images
 from loadlib.simulator.chat import Messages, images_of, text_of
+from loadlib.simulator.prefixes import Piece
 
 INLINE_CHARS = 4000  # unseen text that is encoded on the event loop: well under a millisecond
 MAX_KNOWN = 50_000  # pieces remembered per encoding
@@ -57,6 +58,18 @@ class Counter:
         if inline and sum(map(len, unseen)) > INLINE_CHARS:
             return None
         return total + _learn(unseen, encoding, known)
+
+    def pieces(self, messages: Messages, encoding: str, model: str = "") -> Iterator[Piece]:
+        """The messages in stretches with their tokens, as `count` has just found them out."""
+        known = self._known.get(encoding, {})
+        for message in messages:
+            bare = {**message, "content": ""}
+            yield msgspec.json.encode(bare), tokens.message_tokens(bare, encoding)
+            for image in images_of([message]):
+                yield msgspec.json.encode(image), images.tokens(image, model)
+            for piece in _pieces(text_of(message)):
+                size = known.get(piece)
+                yield piece.encode(), tokens.count(piece, encoding) if size is None else size
 
     def count_text(self, text: str, encoding: str, *, inline: bool = False) -> int | None:
         """Tokens of a text that is no message (the definitions of tools); `inline` as above."""

@@ -14,7 +14,7 @@ from loadlib.workloads.chat import Chat, ChatSpec
 from loadlib.workloads.extract import Extract, ExtractSpec
 from loadlib.workloads.long_context import LongContext, LongContextSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
-from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
+from loadlib.workloads.spec import CappedSpec, CustomSpec, PromptSpec, WorkloadSpec
 from loadlib.workloads.vision import Vision, VisionSpec
 from loadlib.workloads.windows import Target
 
@@ -22,9 +22,9 @@ __all__ = [
     "KINDS",
     "SPECS",
     "AnySpec",
+    "CappedSpec",
     "PromptSpec",
     "Replay",
-    "SizedSpec",
     "Stream",
     "Target",
     "Workload",

@@ -18,9 +18,10 @@ from pydantic import Field, model_validator
 
 from loadlib import tokens
 from loadlib.errors import ScenarioError
+from loadlib.lengths import mean, nth
 from loadlib.prompt import Message, Prompt, Then
 from loadlib.quality import not_empty
-from loadlib.scenario_fields import Count, Duration, HeaderName, broken
+from loadlib.scenario_fields import Count, HeaderName, Names, Pauses, broken
 from loadlib.workloads.conversations import Conversation, load
 from loadlib.workloads.dialogue import Dialogue
 from loadlib.workloads.filler import filler
@@ -43,12 +44,17 @@ class ChatSpec(DataSpec, SizedSpec):
 
     kind: Literal["chat"]
     turns: Count | None = Field(None, description="at most so many turns of a conversation")
+    languages: Names | None = Field(
+        None, description="only conversations with one of these in their field `lang`: [en, zh]"
+    )
     history: Literal["recorded", "own"] = Field(
         "recorded",
         description="own: the model's answers are carried forward; an arrival is a conversation",
     )
-    think_time: Duration | None = Field(
-        None, description="history: own: pause between an answer and the next turn; default: none"
+    think_time: Pauses | None = Field(
+        None,
+        description="history: own: pause between an answer and the next turn: a duration, a list "
+        "to go round, or a distribution; default: none",
     )
     session_header: HeaderName | None = Field(
         None, description="header that holds an id of the conversation, for routers that heed one"
@@ -81,54 +87,54 @@ class Chat:
         recording = load(spec.data or BUILT_IN, skip_invalid=spec.skip_invalid)
         self.invalid_skipped = recording.invalid
         self._conversations = [
-            _shaped(one, spec.system, spec.turns) for one in recording.conversations
+            _shaped(one, spec.system, spec.turns)
+            for one in _in_languages(name, spec, recording.conversations)
         ]
         self._until = list(accumulate(len(one.ends) for one in self._conversations))
         self._own = spec.history == "own"
         self.requests_per_arrival = self._until[-1] / len(self._until) if self._own else 1.0
         self.size: int | None = len(self._until) if self._own else self._until[-1]
-        self._lengths = Lengths(tuple(spec.prompt_tokens or ()), tuple(spec.output_tokens))
+        self._lengths = Lengths(spec.prompt_tokens or (), spec.output_tokens, (seed, name))
         self._costs: dict[tuple[str, int], list[int]] = {}
         self._least: dict[str, int] = {}
         self._refuse_too_short()
 
     def serves(self, model: Target) -> bool:
         """Whether the window of `model` has room for any prompt."""
-        floor = self._floor(model)
-        if self._lengths.asked:
-            return bool(self._lengths.kept(model, floor))
-        limit = self._limit(model)
-        return limit is None or limit >= floor
+        return self._lengths.serves(model, self._floor(model))
 
     def skipped(self, model: Target) -> tuple[str, ...]:
-        """A line per length that is skipped or cut, or one on histories that are cut."""
+        """Which lengths are skipped or cut, or one line on histories that are cut."""
+        floor = self._floor(model)
         if self._lengths.asked:
-            return self._lengths.notices(self.name, model, self._floor(model))
-        limit = self._limit(model)
-        if limit is None:
-            return ()
-        if limit < self._floor(model):
+            return self._lengths.notices(self.name, model, floor)
+        if not self.serves(model):
             why = f"its window is {model.context_window:,} tokens"
             return (f"{self.name}: skipped for {model.name} ({why})",)
-        cut = self._longer_than(limit, encoding_of(model)[0])
-        if not cut:
-            return ()
-        share = f"{cut:,} of {len(self._conversations):,} conversations"
-        return (f"{self.name}: {share} cut from their oldest turns to {limit:,} for {model.name}",)
+        lines = self._lengths.notices(self.name, model, floor)
+        limit = room(model, max(self._lengths.caps(model, floor)))
+        if cut := 0 if limit is None else self._longer_than(limit, encoding_of(model)[0]):
+            drawn = not isinstance(self._lengths.outputs, tuple)
+            to = "what their answers leave" if drawn else f"{limit:,}"
+            share = f"{cut:,} of {len(self._conversations):,} conversations"
+            what = f"{share} {'can be ' if drawn else ''}cut from their oldest turns to {to}"
+            lines = (f"{self.name}: {what} for {model.name}", *lines)
+        return lines
 
     def expected_tokens(self, model: Target) -> tuple[float, float]:
         """Mean prompt tokens and mean output cap; of a large file every n-th turn is counted."""
+        floor = self._floor(model)
         if self._lengths.asked:
-            return self._lengths.mean(model, self._floor(model))
+            return self._lengths.mean(model, floor)
         if not self.serves(model):
             return 0.0, 0.0
         encoding, _ = encoding_of(model)
-        limit = self._limit(model)
         every = range(0, self._until[-1], -(-self._until[-1] // _LOOKED_AT))
         counts = [self._likely(encoding, *self._locate(turn)) for turn in every]
-        kept = [count if limit is None else min(count, limit) for count in counts]
-        outputs = self._lengths.outputs
-        return sum(kept) / len(kept), sum(outputs) / len(outputs)
+        caps = self._lengths.caps(model, floor)
+        limits = [room(model, cap) for cap in caps]
+        kept = [n if limit is None else min(n, limit) for n in counts for limit in limits]
+        return sum(kept) / len(kept), sum(caps) / len(caps)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end), with `history: own` the first turn of
@@ -166,6 +172,7 @@ class Chat:
             tokens=count,
             exact=encoding_of(model)[1],
             check=not_empty if self._spec.check else None,
+            variant=self._conversations[conversation % len(self._conversations)].lang,
             extra_body=self._spec.extra_body,
             headers={header: self._session(model, conversation)} if header else {},
         )
@@ -178,7 +185,7 @@ class Chat:
         """Conversation number `ordinal`, its answers left to the model."""
         encoding, _ = encoding_of(model)
         index = ordinal % len(self._conversations)
-        one, output = self._conversations[index], self._output(ordinal)
+        one, output = self._conversations[index], self._output(model, ordinal)
         limit = room(model, output)
         opening, _ = self._history(encoding, index, 0, 1 << 40 if limit is None else limit)
         head = tuple(message for message in opening if message["role"] in ("system", "developer"))
@@ -195,24 +202,27 @@ class Chat:
             questions=(tuple(opening[len(head) :]), *questions[1:]),
             encoding=encoding,
             limit=limit,
-            think_ns=lambda _turn: self._spec.think_time or 0,
+            think_ns=lambda turn: self._pause(model, ordinal, turn),
             ask=ask,
         )
 
-    def _output(self, ordinal: int) -> int:
-        return self._lengths.outputs[ordinal % len(self._lengths.outputs)]
+    def _pause(self, model: Target, conversation: int, turn: int) -> int:
+        """How long (ns) the user thinks behind the answer to a turn."""
+        pauses = self._spec.think_time
+        if pauses is None:
+            return 0
+        key = self._seed, self.name, model.name, "think", conversation
+        return nth(pauses, turn - 1, *key)
+
+    def _output(self, model: Target, ordinal: int) -> int:
+        return self._lengths.output(model, ordinal, self._floor(model))
 
     def _fit(self, model: Target, ordinal: int, natural: int) -> Fit:
         if self._lengths.asked:
             return self._lengths.fit(model, ordinal, self._floor(model))
-        output = self._output(ordinal)
+        output = self._output(model, ordinal)
         limit = room(model, output)
-        if limit is not None and limit < self._floor(model):
-            raise ValueError(f"no prompt fits the window of {model.name}")
         return Fit(natural, natural if limit is None else min(natural, limit), output)
-
-    def _limit(self, model: Target) -> int | None:
-        return room(model, max(self._lengths.outputs))
 
     def _locate(self, turn: int) -> tuple[int, int]:
         """Conversation and turn within it of the n-th turn of the whole recording."""
@@ -233,13 +243,16 @@ class Chat:
         return tokens.TOKENS_OF_REPLY_START + sum(self._counts(encoding, index)[:end])
 
     def _likely(self, encoding: str, index: int, turn: int) -> int:
-        """Prompt tokens of a turn; the model's own answers counted as long as they may be."""
+        """Prompt tokens of a turn; the model's own answers counted as long as they may be (where
+        that is drawn: are on average)."""
         natural = self._natural(encoding, index, turn)
         if not self._own:
             return natural
         one, counts = self._conversations[index], self._counts(encoding, index)
+        caps = self._lengths.outputs
+        longest = max(caps) if isinstance(caps, tuple) else round(mean(caps))
         for end, following in zip(one.ends[:turn], one.starts[1 : turn + 1], strict=True):
-            answer = max(self._lengths.outputs) + tokens.message_tokens(_NOTHING, encoding)
+            answer = longest + tokens.message_tokens(_NOTHING, encoding)
             natural += answer - sum(counts[end:following])
         return natural
 
@@ -304,7 +317,7 @@ class Chat:
         return self._least[encoding]
 
     def _refuse_too_short(self) -> None:
-        shortest = min(self._lengths.asked, default=None)
+        shortest = self._lengths.shortest if self._lengths.asked else None
         if shortest is None or shortest >= 100 + len((self._spec.system or "").encode()):
             return  # the rest is below 100 tokens, and no text has more tokens than bytes
         needed = max(self._least_tokens(encoding) for encoding in tokens.VOCABULARIES)
@@ -313,6 +326,27 @@ class Chat:
                 f"workloads.{self.name}.prompt_tokens: {shortest} is too short: the template and "
                 f"a short question take {needed}"
             )
+
+
+def _in_languages(
+    name: str, spec: ChatSpec, conversations: Sequence[Conversation]
+) -> Sequence[Conversation]:
+    """Those in the languages that were asked for, each of which there must be."""
+    if spec.languages is None:
+        return conversations
+    held = dict.fromkeys(one.lang for one in conversations if one.lang is not None)
+    what = "the data file" if spec.data else "the built-in set"
+    if not held:
+        raise ScenarioError(
+            f"workloads.{name}.languages: no conversation of {what} says its language: give each "
+            'record a field "lang", such as {"lang": "en", "messages": […]}'
+        )
+    for language in spec.languages:
+        if language not in held:
+            raise ScenarioError(
+                f"workloads.{name}.languages: {what} has no {language!r}, only {', '.join(held)}"
+            )
+    return [one for one in conversations if one.lang in spec.languages]
 
 
 def _shaped(one: Conversation, system: str | None, turns: int | None) -> Conversation:

@@ -37,6 +37,8 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _ENDLESS_SPACE = 400_000
 _GAP = re.compile(rf"\s{{{_ENDLESS_SPACE}}}")
 
+_LANGUAGE = re.compile(r"[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8}){0,3}")  # BCP 47: zh, pt-BR, zh-Hant
+
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 _SHAREGPT_ROLES = {
     **_ROLES,
@@ -287,7 +289,8 @@ def _convert(record: Any, form: str, form_line: int) -> Conversation:
     if not isinstance(entries, list):
         raise _InvalidError(f"{form!r} is not a list")
     lang = record.get("lang")
-    made = conversation(read(entries), lang if isinstance(lang, str) else None)
+    is_tag = isinstance(lang, str) and _LANGUAGE.fullmatch(lang)
+    made = conversation(read(entries), lang if is_tag else None)
     if made is None:
         raise _InvalidError("no user message")
     return made

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from loadlib import image_tokens, tokens
+from loadlib import image_tokens, lengths, tokens
 from loadlib.image_tokens import Detail
 from loadlib.json_check import problems
 from loadlib.prompt import Prompt
@@ -73,7 +73,9 @@ class ExtractSpec(CappedSpec):
     """Settings of `kind: extract`."""
 
     kind: Literal["extract"]
-    output_tokens: Counts = Field((1024,), description="cap: a number, or a list to go round")
+    output_tokens: Counts = Field(
+        (1024,), description="cap: a number, a list to go round, or a distribution"
+    )
     form: Literal["text", "image", "mixed"] = Field(
         "text", description="the paper as text, as a picture, or in turn"
     )
@@ -111,14 +113,13 @@ class Extract:
     def __init__(self, name: str, spec: ExtractSpec, seed: int) -> None:
         self.name = name
         self._spec, self._seed = spec, seed
-        self._caps = tuple(spec.output_tokens)
         sorts = [(paper, size) for paper in dict.fromkeys(spec.papers) for size in set(spec.size)]
         pixels = sum(size[0] * size[1] for _, size in sorts)
         self._album: Album[tuple[receipts.Kind, Size], Receipt] = Album(sorts, pixels, self._drawn)
 
     def serves(self, model: Target) -> bool:
         """Whether the model takes the paper in any of the forms, and its window has the room."""
-        forms, limit = self._forms(model), room(model, max(self._caps))
+        forms, limit = self._forms(model), room(model, lengths.most(self._spec.output_tokens))
         most = max((self._need(model, form) for form in forms), default=0)
         return bool(forms) and (limit is None or most <= limit)
 
@@ -142,7 +143,7 @@ class Extract:
         if not self.serves(model):
             return 0.0, 0.0
         needs = [self._need(model, form) for form in self._forms(model)]
-        return sum(needs) / len(needs), sum(self._caps) / len(self._caps)
+        return sum(needs) / len(needs), lengths.mean(self._spec.output_tokens)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
@@ -169,7 +170,9 @@ class Extract:
             model=model.name,
             workload=self.name,
             messages=messages,
-            max_tokens=self._caps[ordinal % len(self._caps)],
+            max_tokens=lengths.nth(
+                self._spec.output_tokens, ordinal, self._seed, self.name, model.name
+            ),
             tokens=words + cost.tokens,
             # how a provider writes a schema into the prompt is not published, and not counted
             exact=encoding_of(model)[1] and cost.exact and not form_asked,

@@ -58,9 +58,14 @@ def words(budget: int) -> str:
     """One plain paragraph of exactly `budget` tokens in either encoding, for what is left over."""
     if budget <= 0:
         return ""
-    passage = _vocabulary()["passage"]
-    laps, rest = divmod(budget - 1, len(passage))
-    return " ".join(passage * laps + passage[:rest]) + END
+    plain = passage()
+    laps, rest = divmod(budget - 1, len(plain))
+    return " ".join(plain * laps + plain[:rest]) + END
+
+
+def passage() -> list[str]:
+    """Words that are one token in both encodings where a space stands before them."""
+    return _vocabulary()["passage"]
 
 
 @lru_cache(maxsize=8)

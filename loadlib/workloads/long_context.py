@@ -1,50 +1,85 @@
-"""Documents of an exact length with a planted fact, and a question that only the fact answers.
+"""Documents of an exact length with planted facts, and a question that only these answer.
 
-A document starts with a reference number of its own, so that no two requests share their first
-tokens and no prefix cache helps (a `system` message, where the scenario has one, stands before
-it). The same seed makes the same documents: a second run within the lifetime of a server's cache
-needs another seed to be cold again. With `prefix: shared` all documents of a length are the same
-up to a number at their end.
+What a prefix cache can make of them is a setting. `unique`: a document starts with a reference
+number of its own, so that no two requests share their first tokens (a `system` message, where the
+scenario has one, stands before it). The same seed makes the same documents: a second run within
+the lifetime of a server's cache needs another seed to be cold again. `shared`: all documents are
+the same up to a number at their end; `{shared: 30 %}`: for that share of their tokens, and
+unique from there on. `warm`: there are so many `documents`, each of which is sent again and again
+with another number at its end: cold the first time, warm from then on.
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
-from loadlib import tokens
-from loadlib.errors import ScenarioError
+from loadlib import tokens, units
+from loadlib.errors import ScenarioError, nearest
+from loadlib.lengths import least
 from loadlib.prompt import Prompt
-from loadlib.quality import RIGHT, Judged, Said, wrong
-from loadlib.scenario_fields import Depths, broken
+from loadlib.scenario_fields import SHARE_SCHEMA, Count, Depths, broken
 from loadlib.workloads.filler import END, filler
+from loadlib.workloads.haystack import (
+    NAMES,
+    TOKENS_PER_CODE,
+    HasCodes,
+    facts,
+    planted,
+    question,
+    variant,
+)
 from loadlib.workloads.spec import SizedSpec
 from loadlib.workloads.windows import Lengths, Target, encoding_of
 
-QUESTION = "What is the vault code? Reply with the code only."
 REFERENCE = "{:018d} is the reference number of this file" + END
-FACT = "The vault code is {}" + END
 
-# Numbers of 18 digits and codes of 4 + 4 are always the same number of tokens: both encodings
-# split digits in threes, and each group of one to three digits is one token.
+# Numbers of 18 digits are always the same number of tokens, as codes are.
 _REFERENCES = 10**18
-_DASHES = str.maketrans(dict.fromkeys("‐‑‒–—−", "-"))
 
 # Depths by the golden ratio: any number of them, in order, is spread evenly.
 _GOLDEN = 0.6180339887498949
 
+_KINDS = ("unique", "shared", "warm")
+_DOCUMENTS = 8  # at least, where the scenario does not say
 
-@dataclass(frozen=True, slots=True)
-class HasCode:
-    """Whether an answer holds the planted code, however its dash is typed."""
 
-    code: str
+def _prefix(value: object) -> object:
+    if value in _KINDS:
+        return value
+    if isinstance(value, dict) and set(value) == {"shared"}:
+        share = units.share(value["shared"])
+        if share in (0, 1):
+            raise ValueError(f"shared: write prefix: {'shared' if share else 'unique'}")
+        return share
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    guess = nearest(value, _KINDS) if isinstance(value, str) else ""
+    raise ValueError(f"should be one of {', '.join(_KINDS)}, or {{shared: 30 %}}{guess}")
 
-    def __call__(self, said: Said) -> Judged:  # noqa: D102
-        return RIGHT if self.code in said.text.translate(_DASHES) else wrong()
+
+Prefix = Annotated[
+    Literal["unique", "shared", "warm"] | float,
+    PlainValidator(_prefix),
+    PlainSerializer(
+        lambda value: {"shared": units.format_share(value)} if isinstance(value, float) else value
+    ),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": list(_KINDS)},
+                {
+                    "type": "object",
+                    "properties": {"shared": SHARE_SCHEMA},
+                    "required": ["shared"],
+                    "additionalProperties": False,
+                },
+            ]
+        }
+    ),
+]
 
 
 class LongContextSpec(SizedSpec):
@@ -52,25 +87,50 @@ class LongContextSpec(SizedSpec):
 
     kind: Literal["long_context"]
     depth: Depths | None = Field(
-        None, description="where the fact is planted, 0 (start) to 1 (end); default: spread"
+        None, description="where a fact is planted, 0 (start) to 1 (end); default: spread"
     )
-    prefix: Literal["unique", "shared"] = Field(
-        "unique", description="shared: all documents of a length begin alike (prefix caches help)"
+    needles: Annotated[Count, Field(le=len(NAMES))] = Field(
+        1, description="facts planted in a document, all of which are asked for"
+    )
+    prefix: Prefix = Field(
+        "unique", description="what documents have in common: unique, shared, {shared: 30 %}, warm"
+    )
+    documents: Count | None = Field(
+        None, description="prefix: warm: how many there are, each sent again and again"
     )
 
     @model_validator(mode="after")
-    def _sized(self) -> LongContextSpec:
+    def _consistent(self) -> LongContextSpec:
         if self.prompt_tokens is None:
             raise broken("long_context needs prompt_tokens, such as [8k, 32k, 128k]")
+        if self.documents is not None and self.prefix != "warm":
+            raise broken("belongs to prefix: warm", "documents")
+        if isinstance(self.prompt_tokens, tuple) and self.pool < len(self.prompt_tokens):
+            lengths = len(self.prompt_tokens)
+            raise broken(f"should be {lengths} or more: one for each of prompt_tokens", "documents")
+        if isinstance(self.prefix, float) and self.depth and min(self.depth) < self.prefix:
+            shared = units.format_share(self.prefix)
+            raise broken(f"a fact in the {shared} that are shared could not differ", "depth")
+        needed, shortest = self.needles * TOKENS_PER_CODE, least(self.output_tokens)
+        if self.needles > 1 and shortest < needed:
+            codes = f"{self.needles} codes take {needed} tokens of an answer"
+            raise broken(f"{codes}, the shortest has {shortest}", "output_tokens")
         return self
+
+    @property
+    def pool(self) -> int:
+        """How many documents `prefix: warm` has: by default each length at each depth."""
+        lengths = len(self.prompt_tokens) if isinstance(self.prompt_tokens, tuple) else 1
+        return self.documents or max(_DOCUMENTS, lengths * len(self.depth or (0,)))
 
 
 class LongContext:
     """`kind: long_context`; request n is a pure function of (seed, workload, model, n).
 
-    Lengths and output caps go round with n. Depths go round with each full round of lengths, so
-    that every length meets every depth; without `depth` they are spread over the whole document
-    (`prefix: shared`: the middle).
+    Lengths and output caps go round with n, or are drawn. Depths go round with each full round of
+    lengths, so that every length meets every depth; without `depth` they are spread over the whole
+    document (`prefix: shared`: alike in all; `{shared: 30 %}`: over what is not shared). Several
+    facts of a document take depths that follow each other.
     """
 
     kind = "long_context"
@@ -79,23 +139,24 @@ class LongContext:
     invalid_skipped = 0
 
     def __init__(self, name: str, spec: LongContextSpec, seed: int) -> None:
-        """Raises ScenarioError for a length that cannot hold the fact and the question."""
+        """Raises ScenarioError for a length that cannot hold the facts and the question."""
         self.name = name
         self._seed = seed
         self._spec = spec
-        self._lengths = Lengths(tuple(spec.prompt_tokens or ()), tuple(spec.output_tokens))
-        self._shared = spec.prefix == "shared"
-        self._depths = tuple(spec.depth or ((0.5,) if self._shared else ()))
+        self._lengths = Lengths(spec.prompt_tokens or (), spec.output_tokens, (seed, name))
+        self._shared = spec.prefix if isinstance(spec.prefix, float) else 0.0
+        self._question = question(spec.needles)
         self._fixed: dict[str, int] = {}
+        self._heads: dict[str, int] = {}
         self._references: dict[str, tuple[int, int]] = {}
         self._refuse_too_short()
 
     def serves(self, model: Target) -> bool:
         """Whether any of the lengths fits the window of `model`."""
-        return bool(self._lengths.kept(model, self._floor(model)))
+        return self._lengths.serves(model, self._floor(model))
 
     def skipped(self, model: Target) -> tuple[str, ...]:
-        """A line for each length that is skipped or cut for `model`."""
+        """What is skipped, cut or made longer for `model`."""
         return self._lengths.notices(self.name, model, self._floor(model))
 
     def expected_tokens(self, model: Target) -> tuple[float, float]:
@@ -105,45 +166,75 @@ class LongContext:
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
         encoding, exact = encoding_of(model)
-        floor = self._fixed_tokens(encoding)
-        fit = self._lengths.fit(model, ordinal, floor)
-        this = digest(self._seed, self.name, "" if self._shared else (model.name, ordinal))
-        code = f"{this % 10_000:04d}-{this // 10_000 % 10_000:04d}"
-        reference = REFERENCE.format(self._reference(model, ordinal))
-        depth = self._depth(model, ordinal, floor)
-        start = this >> 32
-        body = self._body(encoding, fit.tokens - floor, start, FACT.format(code), depth)
-        text = (body, reference) if self._shared else (reference, body)
+        spec, floor = self._spec, self._fixed_tokens(encoding)
+        number = ordinal % spec.pool if spec.prefix == "warm" else ordinal
+        fit = self._lengths.fit(model, number, floor)
+        depths = self._depths(number // self._lengths.round(model))
+        codes, start = self._drawn("" if spec.prefix == "shared" else (model.name, number))
+        told = facts(codes)
+        parts = self._parts(encoding, fit.tokens, list(zip(depths, told, strict=True)), start)
+        parts.insert(self._unlike, REFERENCE.format(self._reference(model, ordinal)))
         return Prompt(
             model=model.name,
             workload=self.name,
-            messages=self._messages("".join(text)),
+            messages=self._messages("".join(parts)),
             max_tokens=fit.output,
             tokens=fit.tokens,
             exact=exact,
             asked_tokens=fit.asked,
             cut_tokens=fit.cut,
-            check=HasCode(code) if self._spec.check else None,
-            extra_body=self._spec.extra_body,
+            check=HasCodes(codes) if spec.check else None,
+            variant=self._variant(fit.asked, depths, ordinal),
+            extra_body=spec.extra_body,
         )
 
+    @property
+    def _unlike(self) -> int:
+        """Which of the parts of a document comes first that no other document has."""
+        return {"unique": 0, "shared": 2, "warm": 2}.get(str(self._spec.prefix), 1)
+
     def _messages(self, document: str) -> tuple[dict[str, str], ...]:
-        asked = {"role": "user", "content": document + QUESTION}
+        asked = {"role": "user", "content": document + self._question}
         system = self._spec.system
         return ({"role": "system", "content": system}, asked) if system else (asked,)
 
-    def _body(self, encoding: str, budget: int, start: int, fact: str, depth: float) -> str:
-        """The fact between two stretches of paragraphs, the longer of which makes up the count."""
-        ring = filler(self._seed, encoding)
-        short, used, onward = ring.take(round(budget * min(depth, 1 - depth)), start)
-        long = ring.exactly(budget - used, onward)
-        return "".join((short, fact, long) if depth < 0.5 else (long, fact, short))
+    def _drawn(self, document: object) -> tuple[tuple[str, ...], int]:
+        """The codes of a document, and with which paragraph it starts."""
+        first = digest(self._seed, self.name, document)
+        others = (digest(self._seed, self.name, document, n) for n in range(1, self._spec.needles))
+        codes = tuple(f"{n % 10_000:04d}-{n // 10_000 % 10_000:04d}" for n in (first, *others))
+        return codes, first >> 32
 
-    def _depth(self, model: Target, ordinal: int, floor: int) -> float:
-        turn = ordinal // len(self._lengths.kept(model, floor))
-        if self._depths:
-            return self._depths[turn % len(self._depths)]
-        return (0.5 + turn * _GOLDEN) % 1
+    def _parts(
+        self, encoding: str, length: int, needles: list[tuple[float, str]], start: int
+    ) -> list[str]:
+        """The paragraphs that all documents share, and the others, with the facts among them."""
+        ring = filler(self._seed, encoding)
+        whole = length - self._fixed_tokens(encoding)
+        shared = round(self._shared * length) - self._head(encoding) if self._shared else 0
+        shared = min(max(0, shared), whole)
+        alike = ring.exactly(shared, digest(self._seed, self.name, "shared"))
+        rest = max(1, whole - shared)
+        within = [(max(0.0, (depth * whole - shared) / rest), fact) for depth, fact in needles]
+        return [alike, planted(ring, whole - shared, start, within)]
+
+    def _depths(self, turn: int) -> tuple[float, ...]:
+        """Of each fact of a document, as shares of its paragraphs."""
+        given, needles = self._spec.depth, range(self._spec.needles)
+        if given:
+            return tuple(given[(turn + n) % len(given)] for n in needles)
+        turn = 0 if self._spec.prefix == "shared" else turn * len(needles)
+        spread = ((0.5 + (turn + n) * _GOLDEN) % 1 for n in needles)
+        return tuple(self._shared + (1 - self._shared) * depth for depth in spread)
+
+    def _variant(self, asked: int, depths: tuple[float, ...], ordinal: int) -> str:
+        spec = self._spec
+        spread = spec.depth is None and spec.prefix != "shared"
+        drawn = not isinstance(spec.prompt_tokens, tuple)
+        text = variant(asked, depths, drawn=drawn, spread=spread)
+        if spec.prefix != "warm":
+            return text
+        return f"{text} {'cold' if ordinal < spec.pool else 'warm'}"
 
     def _reference(self, model: Target, ordinal: int) -> int:
         """A number of its own for each ordinal: n ↦ a·n + b is one to one modulo 10¹⁸."""
@@ -158,21 +249,31 @@ class LongContext:
     def _floor(self, model: Target) -> int:
         return self._fixed_tokens(encoding_of(model)[0])
 
+    def _head(self, encoding: str) -> int:
+        """Tokens in front of a document: template and system message."""
+        if encoding not in self._heads:
+            bare = tokens.chat_tokens(self._messages(""), encoding)
+            after = tokens.count(self._question, encoding) + tokens.TOKENS_OF_REPLY_START
+            self._heads[encoding] = bare - after
+        return self._heads[encoding]
+
     def _fixed_tokens(self, encoding: str) -> int:
-        """Everything but the paragraphs: template, system, reference, fact and question."""
+        """Everything but the paragraphs: template, system, reference, facts and question."""
         if encoding not in self._fixed:
-            bare = REFERENCE.format(0) + FACT.format("0000-0000")
-            self._fixed[encoding] = tokens.chat_tokens(self._messages(bare), encoding)
+            told = facts(("0000-0000",) * self._spec.needles)
+            bare = self._messages("".join((REFERENCE.format(0), *told)))
+            self._fixed[encoding] = tokens.chat_tokens(bare, encoding)
         return self._fixed[encoding]
 
     def _refuse_too_short(self) -> None:
-        shortest = min(self._lengths.asked, default=0)
-        if shortest >= 1000 + len((self._spec.system or "").encode()):
-            return  # the rest is below 100 tokens, and no text has more tokens than bytes
+        shortest = self._lengths.shortest
+        if shortest >= 2000 + len((self._spec.system or "").encode()):
+            return  # the rest is below 500 tokens, and no text has more tokens than bytes
         needed = max(self._fixed_tokens(encoding) for encoding in tokens.VOCABULARIES)
         if shortest < needed:
+            told = "the fact" if self._spec.needles == 1 else f"{self._spec.needles} facts"
             raise ScenarioError(
-                f"workloads.{self.name}.prompt_tokens: {shortest} is too short: the fact, the "
+                f"workloads.{self.name}.prompt_tokens: {shortest} is too short: {told}, the "
                 f"question and the template alone take {needed}"
             )
 

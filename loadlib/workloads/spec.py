@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from loadlib import lengths, scenario_lengths
 from loadlib.scenario_fields import Counts, Names, Spec, Weight
 
 OWN_BODY_KEYS = {
@@ -48,14 +50,28 @@ class PromptSpec(WorkloadSpec):
 class CappedSpec(PromptSpec):
     """A workload that is told how long answers may be."""
 
-    output_tokens: Counts = Field((128,), description="cap: a number, or a list to go round")
+    output_tokens: Counts = Field(
+        (128,), description="cap: a number, a list to go round, or a distribution"
+    )
+
+    def distributions(self) -> Iterator[str]:
+        """What the distributions among the lengths come to, a line each."""
+        for key in ("prompt_tokens", "output_tokens"):
+            given = getattr(self, key, None)
+            if given is not None and not isinstance(given, tuple):
+                marks = ", ".join(f"p{p} {given.at(p / 100):,}" for p in (50, 90, 99))
+                yield (
+                    f"{key} {scenario_lengths.say(given)}: mean {lengths.mean(given):,.0f}, "
+                    f"{marks}, at most {lengths.most(given):,}"
+                )
 
 
 class SizedSpec(CappedSpec):
     """A workload that is told how long prompts are, too."""
 
     prompt_tokens: Counts | None = Field(
-        None, description="whole prompt as billed: a number, or a list to go round"
+        None,
+        description="whole prompt as billed: a number, a list to go round, or a distribution",
     )
 
 

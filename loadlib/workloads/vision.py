@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from loadlib import image_tokens, tokens
+from loadlib import image_tokens, lengths, tokens
 from loadlib.image_tokens import Detail
 from loadlib.prompt import Prompt
 from loadlib.quality import Said
@@ -96,7 +96,6 @@ class Vision:
         self.name = name
         self._spec, self._seed = spec, seed
         self._manners = [_Manner(size, detail) for detail in spec.detail for size in spec.size]
-        self._caps = tuple(spec.output_tokens)
         sorts = [(kind, size) for kind in dict.fromkeys(spec.pictures) for size in set(spec.size)]
         pixels = sum(size[0] * size[1] for _, size in sorts)
         least = min(2, spec.images)  # two at least, where pictures are compared
@@ -123,7 +122,7 @@ class Vision:
         if not self.serves(model):
             return 0.0, 0.0
         needs = [self._need(model, manner) for manner in self._kept(model)]
-        return sum(needs) / len(needs), sum(self._caps) / len(self._caps)
+        return sum(needs) / len(needs), lengths.mean(self._spec.output_tokens)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
@@ -142,7 +141,9 @@ class Vision:
             model=model.name,
             workload=self.name,
             messages=messages,
-            max_tokens=self._caps[ordinal % len(self._caps)],
+            max_tokens=lengths.nth(
+                self._spec.output_tokens, ordinal, self._seed, self.name, model.name
+            ),
             tokens=count,
             exact=exact and cost.exact and manner.detail != "auto",
             asked_tokens=count,
@@ -204,7 +205,7 @@ class Vision:
 
     def _kept(self, model: Target) -> list[_Manner]:
         """How pictures can be sent to a model: its window has room for them and the answer."""
-        limit = room(model, max(self._caps))
+        limit = room(model, lengths.most(self._spec.output_tokens))
         return [one for one in self._manners if limit is None or self._need(model, one) <= limit]
 
     def _need(self, model: Target, manner: _Manner) -> int:
