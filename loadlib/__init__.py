@@ -11,8 +11,11 @@ if TYPE_CHECKING:
         LLMMixin,
         LLMUser,
         LongContextUser,
+        ReasonUser,
         ReplayUser,
         Reply,
+        ToolsUser,
+        TranslateUser,
         VisionUser,
     )
 
@@ -23,8 +26,11 @@ __all__ = [
     "LLMMixin",
     "LLMUser",
     "LongContextUser",
+    "ReasonUser",
     "ReplayUser",
     "Reply",
+    "ToolsUser",
+    "TranslateUser",
     "VisionUser",
     "__version__",
 ]

@@ -11,7 +11,8 @@ from pathlib import Path
 import demo_real
 import pytest
 import real_server
-from commandline import loadlib, scenario
+from commandline import loadlib
+from commandline import scenario as write_scenario
 
 from loadlib import run as runs
 from loadlib.catalog import Model, resolve
@@ -105,6 +106,33 @@ def test_early_ends_and_refused_prompts_count_as_the_server_counts_them(
     assert "exceeds the available context size" in page
 
 
+def test_translations_and_puzzles_are_judged(server: str, tmp_path: Path) -> None:
+    """Of a model this small most answers are not right; what is tested is that they are judged."""
+    workloads = {
+        "translate": {"kind": "translate", "pairs": ["es-en", "en-fr"], "length": "short"},
+        "reason": {"kind": "reason", "families": ["decimals", "choice"]},
+    }
+    made = {name: {**spec, "output_tokens": 24} for name, spec in workloads.items()}
+    path = write_scenario(
+        tmp_path,
+        server,
+        models=[{"name": real_server.MODEL, "base_url": server}],
+        workloads=made,
+        load=[{"phase": "measure", "requests": 4, "arrival": "closed", "users": 2}],
+        slo=["all: error_rate < 1%"],
+    )
+    done = loadlib("run", path, "--out", tmp_path / "reports")
+    assert done.code == ExitCode.PASS, done.err
+    samples = list(runs.load((tmp_path / "reports" / "latest").resolve()).samples())
+    assert [sample.outcome for sample in samples] == [Outcome.OK] * 4
+    assert {sample.variant for sample in samples} == {"es-en", "en-fr", "decimals", "choice"}
+    for sample in samples:
+        assert sample.quality is not None
+        assert (sample.flaw is None) == sample.quality
+        assert sample.tokens_source == "server"
+    assert not all(sample.quality for sample in samples)
+
+
 def test_counts_that_differ_are_said_aloud(tmp_path: Path) -> None:
     group = {"tokens": {"input": 30, "cached": 10, "output": 5, "source": "mixed"}}
     run = demo_real.Replay(
@@ -127,7 +155,7 @@ PAPERS = {"kind": "extract", "papers": "invoice", "locales": "en-US", "output_to
 def test_papers_are_read_by_the_schema(server: str, tmp_path: Path) -> None:
     """llama.cpp makes a grammar of `response_format`: SmolLM2 reads badly, and in good form."""
     model = {"name": real_server.MODEL, "base_url": server, "context_window": 2048}
-    path = scenario(
+    path = write_scenario(
         tmp_path,
         target="live",
         models=[model],

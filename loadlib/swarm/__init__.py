@@ -17,8 +17,11 @@ from loadlib.swarm.users import (  # noqa: E402
     LLMMixin,
     LLMUser,
     LongContextUser,
+    ReasonUser,
     ReplayUser,
     Reply,
+    ToolsUser,
+    TranslateUser,
     VisionUser,
 )
 
@@ -31,8 +34,11 @@ __all__ = [
     "LLMMixin",
     "LLMUser",
     "LongContextUser",
+    "ReasonUser",
     "ReplayUser",
     "Reply",
+    "ToolsUser",
+    "TranslateUser",
     "VisionUser",
     "plugin",
 ]

@@ -312,6 +312,42 @@ class ReplayUser(LLMUser):
         self.llm.next()
 
 
+class ToolsUser(LLMUser):
+    """Asks for function calls, and sends their results back."""
+
+    abstract = True
+    kind = "tools"
+
+    @task
+    def call(self) -> None:
+        """Send the next request, or the result of the last call."""
+        self.llm.next()
+
+
+class TranslateUser(LLMUser):
+    """Asks for translations."""
+
+    abstract = True
+    kind = "translate"
+
+    @task
+    def translate(self) -> None:
+        """Send the next text."""
+        self.llm.next()
+
+
+class ReasonUser(LLMUser):
+    """Poses short tasks that have one right answer."""
+
+    abstract = True
+    kind = "reason"
+
+    @task
+    def solve(self) -> None:
+        """Send the next task."""
+        self.llm.next()
+
+
 class VisionUser(LLMUser):
     """Asks about pictures."""
 
