@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loadlib.swarm import (
         ChatUser,
+        ExtractUser,
         LLMMixin,
         LLMUser,
         LongContextUser,
@@ -15,11 +16,13 @@ if TYPE_CHECKING:
         Reply,
         ToolsUser,
         TranslateUser,
+        VisionUser,
     )
 
 __version__ = "0.1.0"
 __all__ = [
     "ChatUser",
+    "ExtractUser",
     "LLMMixin",
     "LLMUser",
     "LongContextUser",
@@ -28,6 +31,7 @@ __all__ = [
     "Reply",
     "ToolsUser",
     "TranslateUser",
+    "VisionUser",
     "__version__",
 ]
 

@@ -28,7 +28,7 @@ LAYERS: tuple[str, ...] = (
         "engine summary tape sse answer admission units rates errorbound lengths"
     ),
     (
-        "recorder summarise run rows folder provenance recover calibration scenario "
+        "recorder summarise run rows folder provenance recover calibration scenario image_tokens "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome json_check"
     ),
@@ -59,7 +59,7 @@ RESERVED = {
     "ssl": {"wire", "transport", "client", "simulator"},
     "jinja2": {"report"},
     "altair": {"charts"},
-    "vl_convert": {"charts", "report"},
+    "vl_convert": {"charts", "report", "workloads"},
     "click": {"cli"},
 }
 

@@ -203,7 +203,7 @@ MISTAKES = [
     ("[8k, 32Ki]", "[]", 14, "should not be an empty list"),
     ("[8k, 32Ki]", "-8k", 14, "cannot be negative"),
     ("[8k, 32Ki]", "1.5", 14, "should be a whole number"),
-    ("kind: chat", "kind: chta", 13, "'chta' is not one of chat, long_context"),
+    ("kind: chat", "kind: chta", 13, "'chta' is not one of chat, extract, long_context"),
     ("http://127.0.0.1:8080/v1", "127.0.0.1:8080/v1", 8, "should be a URL such as"),
     ("http://127.0.0.1:8080/v1", "http://[::1/v1", 8, "should be a URL such as"),
     ("LOCAL_API_KEY", "a b", 9, "should be the name of an environment variable"),

@@ -13,6 +13,7 @@ import locust  # noqa: E402, F401  isort: skip - first of all: it monkey-patches
 from loadlib.swarm import plugin  # noqa: E402
 from loadlib.swarm.users import (  # noqa: E402
     ChatUser,
+    ExtractUser,
     LLMMixin,
     LLMUser,
     LongContextUser,
@@ -21,6 +22,7 @@ from loadlib.swarm.users import (  # noqa: E402
     Reply,
     ToolsUser,
     TranslateUser,
+    VisionUser,
 )
 
 if _was_on:
@@ -28,6 +30,7 @@ if _was_on:
 
 __all__ = [
     "ChatUser",
+    "ExtractUser",
     "LLMMixin",
     "LLMUser",
     "LongContextUser",
@@ -36,5 +39,6 @@ __all__ = [
     "Reply",
     "ToolsUser",
     "TranslateUser",
+    "VisionUser",
     "plugin",
 ]

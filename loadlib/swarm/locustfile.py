@@ -2,11 +2,13 @@
 
 from loadlib.swarm import (
     ChatUser,
+    ExtractUser,
     LongContextUser,
     ReasonUser,
     ReplayUser,
     ToolsUser,
     TranslateUser,
+    VisionUser,
 )
 
 
@@ -32,3 +34,11 @@ class Translate(TranslateUser):
 
 class Reason(ReasonUser):
     """Takes the arrivals of every `kind: reason`."""
+
+
+class Vision(VisionUser):
+    """Takes the arrivals of every `kind: vision`."""
+
+
+class Extract(ExtractUser):
+    """Takes the arrivals of every `kind: extract`."""

@@ -346,3 +346,27 @@ class ReasonUser(LLMUser):
     def solve(self) -> None:
         """Send the next task."""
         self.llm.next()
+
+
+class VisionUser(LLMUser):
+    """Asks about pictures."""
+
+    abstract = True
+    kind = "vision"
+
+    @task
+    def look(self) -> None:
+        """Send the next pictures with a question."""
+        self.llm.next()
+
+
+class ExtractUser(LLMUser):
+    """Has receipts and invoices read into JSON."""
+
+    abstract = True
+    kind = "extract"
+
+    @task
+    def extract(self) -> None:
+        """Send the next paper."""
+        self.llm.next()

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from gevent.event import Event
 
-from loadlib import guard, instrument, tokens
+from loadlib import guard, instrument
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
@@ -40,7 +40,6 @@ DRAIN_EVERY_S = 1.0
 # Full collections five times as seldom as by default: each walks through what 400 streams hold,
 # which takes 5 ms. Young ones, 0.1 ms each, find nearly all there is to find.
 GC_THRESHOLDS = (700, 10, 50)
-BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 
 Send = Callable[[str, dict[str, Any]], None]
@@ -107,6 +106,7 @@ class Worker:
         self._left = False  # its own process was told to end, not the run
         self._live: dict[str, Sdk] = {}
         self._stopping = Event()
+        self._warm = Event()  # requests may begin, or never will
         self._stage = 0  # that may begin …
         self._staged = Event()  # … as the coordinator says
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
@@ -118,10 +118,11 @@ class Worker:
     def start(self) -> None:
         """Warm every code path, then begin: arrivals, reports and self-observation."""
         self.client.warm()
-        for model, workload in self.session.scenario.groups:
-            if workload in self.plan.workloads and self.session.serves(model, workload):
-                # Vocabularies and paragraphs are loaded and counted on first use: 0.4 s.
-                self.plan.workloads[workload].prompt(self.session.models[model], 0)
+        # Vocabularies and paragraphs are loaded and counted on first use (0.4 s), pictures drawn
+        # (2 s): beside the hub, for the master gives up on a worker that is silent for 3 s.
+        gevent.get_hub().threadpool.apply(self._warm_workloads)
+        if self._stopping.is_set():
+            return
         # What exists now lives as long as the process: a full collection that walks through all
         # modules stops the hub for 75 ms, without them for less than one.
         gc.collect()
@@ -136,6 +137,12 @@ class Worker:
         ]
         if self.dispatcher is not None:
             gevent.spawn(self._run)
+        self._warm.set()
+
+    def _warm_workloads(self) -> None:
+        for model, workload in self.session.scenario.groups:
+            if workload in self.plan.workloads and self.session.serves(model, workload):
+                self.plan.workloads[workload].prompt(self.session.models[model], 0)
 
     def _run(self) -> None:
         assert self.dispatcher is not None
@@ -171,6 +178,7 @@ class Worker:
         """No new requests; those in flight get `grace_s` to finish; then `finish`."""
         self._stopping.set()
         self._staged.set()
+        self._warm.set()
         if self.dispatcher is not None:
             self.dispatcher.stop()
         deadline = time.monotonic() + grace_s
@@ -255,6 +263,7 @@ class Worker:
         Raises:
             Closed: no more requests may begin.
         """
+        self._warm.wait()
         if self._stopping.is_set() or self.finished.is_set():
             raise Closed
         return self.dispatcher.take(user_class) if self.dispatcher is not None else None
@@ -439,7 +448,7 @@ class Worker:
             return None
         found, sent = self.session.models[model], prompt.tokens
         if sent is None:  # a task's own words: counted only where money limits the run
-            sent = _most_sent(prompt, found.encoding, written)
+            sent = guard.most_sent(prompt.messages, found.encoding, found.wire, written)
         return found.cost_usd(sent, most_tokens)
 
     def _tickets_in_flight(self) -> bool:
@@ -465,15 +474,6 @@ class Worker:
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})
-
-
-def _most_sent(prompt: Prompt, encoding: str, written: int) -> int:
-    """The most prompt tokens of a task's own words: as counted, or by the length of the body."""
-    try:
-        counted = tokens.chat_tokens(prompt.messages, encoding)
-    except ValueError:  # images
-        counted, written = 0, written or len(msgspec.json.encode(prompt.messages))
-    return max(counted, -(-written // BYTES_PER_TOKEN))
 
 
 def deadlines(scenario: Scenario) -> Deadlines:

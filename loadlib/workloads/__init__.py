@@ -11,12 +11,14 @@ from typing import Any, Protocol, get_args
 
 from loadlib.prompt import Prompt
 from loadlib.workloads.chat import Chat, ChatSpec
+from loadlib.workloads.extract import Extract, ExtractSpec
 from loadlib.workloads.long_context import LongContext, LongContextSpec
 from loadlib.workloads.reason import Reason, ReasonSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
 from loadlib.workloads.spec import CappedSpec, CustomSpec, PromptSpec, WorkloadSpec
 from loadlib.workloads.tools import Tools, ToolsSpec
 from loadlib.workloads.translate import Translate, TranslateSpec
+from loadlib.workloads.vision import Vision, VisionSpec
 from loadlib.workloads.windows import Target
 
 __all__ = [
@@ -66,10 +68,20 @@ KINDS: dict[str, Callable[[str, Any, int], Workload]] = {
     "replay": Replay,
     "tools": Tools,
     "translate": Translate,
+    "vision": Vision,
+    "extract": Extract,
 }
 
 AnySpec = (
-    ChatSpec | LongContextSpec | ReasonSpec | ReplaySpec | ToolsSpec | TranslateSpec | CustomSpec
+    ChatSpec
+    | ExtractSpec
+    | LongContextSpec
+    | ReasonSpec
+    | ReplaySpec
+    | ToolsSpec
+    | TranslateSpec
+    | VisionSpec
+    | CustomSpec
 )
 """The settings of a workload of any kind, told apart by `kind`."""
 
