@@ -5,16 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loadlib.swarm import ChatUser, LLMMixin, LLMUser, LongContextUser, ReplayUser, Reply
+    from loadlib.swarm import (
+        ChatUser,
+        ExtractUser,
+        LLMMixin,
+        LLMUser,
+        LongContextUser,
+        ReasonUser,
+        ReplayUser,
+        Reply,
+        ToolsUser,
+        TranslateUser,
+        VisionUser,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "ChatUser",
+    "ExtractUser",
     "LLMMixin",
     "LLMUser",
     "LongContextUser",
+    "ReasonUser",
     "ReplayUser",
     "Reply",
+    "ToolsUser",
+    "TranslateUser",
+    "VisionUser",
     "__version__",
 ]
 

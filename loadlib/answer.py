@@ -68,6 +68,7 @@ class Answer:
     service_tier: str | None = None
     event_ns: Instants = field(default_factory=lambda: np.empty(0, np.int64))
     first_output_ns: int | None = None
+    first_call_ns: int | None = None
     coalesced: int = 0
 
     @property
@@ -275,6 +276,8 @@ def _take_pieces(chunk: Chunk, at_ns: int, answer: Answer) -> bool:
         generated = True
         if kind != "tool":
             answer.parts.setdefault(kind, []).append(value)
+        elif answer.first_call_ns is None:
+            answer.first_call_ns = at_ns
         if kind != "reasoning" and answer.first_output_ns is None:
             answer.first_output_ns = at_ns
     for choice in chunk.choices or ():
@@ -328,7 +331,7 @@ def _read_object(body: bytes, answer: Answer) -> None:
     _take_usage(chunk, answer)
     # The whole answer came at once: it has an end but no first token of its own.
     _take_pieces(chunk, 0, answer)
-    answer.first_output_ns = None
+    answer.first_output_ns = answer.first_call_ns = None
 
 
 def _error_text(error: object) -> str:

@@ -19,7 +19,7 @@ from loadlib import __version__, lengths, provenance
 from loadlib.folder import encode_json, write_atomically
 from loadlib.scenario import Phase, Scenario
 from loadlib.summary import CheckStatus
-from loadlib.workloads import SizedSpec
+from loadlib.workloads import CappedSpec
 
 SCHEMA_VERSION = 1
 FILE = "calibration.json"
@@ -213,7 +213,7 @@ def _mean_tokens(scenario: Scenario, mix: dict[tuple[str, str], float]) -> float
     total = 0.0
     for (_, workload), weight in mix.items():
         spec = scenario.workloads[workload]
-        if isinstance(spec, SizedSpec):
+        if isinstance(spec, CappedSpec):
             total += weight * lengths.mean(spec.output_tokens)
     return total / sum(mix.values())
 

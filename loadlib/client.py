@@ -317,6 +317,7 @@ class Client:
             first_byte_ns=tape.first_byte_ns,
             first_token_ns=int(events[0]) if len(events) else None,
             first_output_ns=answer.first_output_ns,
+            first_call_ns=answer.first_call_ns,
             second_token_ns=int(events[1]) if len(events) > 1 else None,
             last_token_ns=int(events[-1]) if len(events) else None,
             end_ns=end_ns, status=tape.status, finish_reason=self._word(answer.finish_reason),

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
+from loadlib import image_tokens, tokens
+from loadlib.prompt import Message
 from loadlib.sample import Outcome, Sample
 
 THROTTLED_SHARE = 0.5
@@ -23,6 +27,7 @@ GONE_WINDOW_NS = 10 * 10**9  # … over at least this long
 
 
 CAP_FIELDS = ("max_tokens", "max_completion_tokens")
+BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
 MOST = 10**9  # of anything a request body asks for
 
 
@@ -38,6 +43,21 @@ def output_cap(body: Mapping[str, Any]) -> int | None:
 def answers(body: Mapping[str, Any]) -> int:
     """How many answers a request body asks for: each is generated, and billed."""
     return max(1, _number(body.get("n")) or 1)
+
+
+def most_sent(messages: Sequence[Message], encoding: str, wire: str, written: int) -> int:
+    """The most prompt tokens of messages nobody counted: as they are counted here, or by
+    `written`, the length of the whole body in bytes (0: unknown).
+
+    Images are taken out of both, and count as the dearest the model knows.
+    """
+    bare, images, characters = image_tokens.without_images(messages)
+    try:
+        counted = tokens.chat_tokens(bare, encoding)
+    except ValueError:  # sound, files
+        counted, written = 0, written or len(msgspec.json.encode(messages))
+    by_length = -(-max(0, written - characters) // BYTES_PER_TOKEN)
+    return images * image_tokens.most(wire) + max(counted, by_length)
 
 
 def _number(value: object) -> int | None:

@@ -29,7 +29,7 @@ class Metric:
 
     `read` gives the recorded integers of one *ok* sample: none where it is unknown, several
     for `icl`. `per_request` metrics have at most one value a request and can be SLO objectives
-    without a statistic.
+    without a statistic. Those not `everywhere` are left out of groups that have no value.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Metric:
     formula: str
     read: Reader | None  # None: not read off samples, but counted per second by the recorder
     per_request: bool = True
+    everywhere: bool = True
 
 
 def _span(start: str, end: str) -> Reader:
@@ -106,6 +107,15 @@ _ROWS = (
         _span("intended_ns", "first_output_ns"),
     ),
     Metric(
+        "ttfc",
+        "ms",
+        "lower",
+        "time to first tool-call delta",
+        "first piece of a tool call − intended start",
+        _span("intended_ns", "first_call_ns"),
+        everywhere=False,
+    ),
+    Metric(
         "ttst",
         "ms",
         "lower",
@@ -161,6 +171,15 @@ _ROWS = (
         "time to first output token, from sent",
         "first token of the answer proper − sent",
         _span("sent_ns", "first_output_ns"),
+    ),
+    Metric(
+        "sent_ttfc",
+        "ms",
+        "lower",
+        "time to first tool-call delta, from sent",
+        "first piece of a tool call − sent",
+        _span("sent_ns", "first_call_ns"),
+        everywhere=False,
     ),
     Metric(
         "sent_e2e",

@@ -33,7 +33,8 @@ def probe(session: Session) -> Iterator[Finding]:
         AbortError: the budget does not allow a request.
     """
     if session.scenario.target == "simulator":
-        simulator = Simulator()
+        given = session.scenario.simulator
+        simulator = Simulator(() if given is None else given.options)
         try:
             session.redirect(simulator.base_url)
             yield from _probe(session)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import math
 
-import msgspec
-
-from loadlib import tokens
-from loadlib.catalog import Encoding, Model
-from loadlib.guard import answers
+from loadlib.catalog import Model
+from loadlib.guard import answers, most_sent
 from loadlib.prompt import Prompt
 
-BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
 ESTIMATE_MARGIN = 1.5  # another tokenizer may make so many more tokens of the same text
 
 
@@ -29,16 +25,7 @@ def most_usd(model: Model, prompt: Prompt, written: int = 0) -> float | None:
     """
     sent = prompt.tokens
     if sent is None:  # a task's own words
-        sent = _most_sent(prompt, model.encoding, written)
+        sent = most_sent(prompt.messages, model.encoding, model.wire, written)
     elif not prompt.exact:
         sent = math.ceil(sent * ESTIMATE_MARGIN)
     return model.cost_usd(sent, most_output(prompt))
-
-
-def _most_sent(prompt: Prompt, encoding: Encoding, written: int) -> int:
-    """The most prompt tokens of a task's own words: as counted, or by the length of the body."""
-    try:
-        counted = tokens.chat_tokens(prompt.messages, encoding)
-    except ValueError:  # images
-        counted, written = 0, written or len(msgspec.json.encode(prompt.messages))
-    return max(counted, -(-written // BYTES_PER_TOKEN))

@@ -53,6 +53,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     first_byte_ns: int | None = None  # first byte of the response
     first_token_ns: int | None = None  # first generated token of any kind
     first_output_ns: int | None = None  # first token of the answer proper (no reasoning)
+    first_call_ns: int | None = None  # first piece of a tool call
     second_token_ns: int | None = None
     last_token_ns: int | None = None
     end_ns: int  # the attempt was over
@@ -108,6 +109,7 @@ INSTANTS = (
     "first_byte_ns",
     "first_token_ns",
     "first_output_ns",
+    "first_call_ns",
     "second_token_ns",
     "last_token_ns",
     "end_ns",

@@ -29,6 +29,7 @@ from loadlib.scenario_spec import (
     Price,
     Reach,
     Scenario,
+    Simulator,
     Timeouts,
 )
 from loadlib.workloads import SPECS, WorkloadSpec
@@ -42,6 +43,7 @@ __all__ = [
     "Price",
     "Reach",
     "Scenario",
+    "Simulator",
     "Timeouts",
     "WorkloadSpec",
     "json_schema",
@@ -98,6 +100,12 @@ def _find_data(data: dict[str, Any], folder: Path) -> None:
         name = workload.get("data") if isinstance(workload, dict) else None
         if isinstance(name, str) and name and "\0" not in name and (folder / name).exists():
             workload["data"] = str(folder / name)
+    simulator = data.get("simulator")
+    if not isinstance(simulator, dict):
+        return
+    profile = simulator.get("profile")
+    if isinstance(profile, str) and "\0" not in profile and (folder / profile).is_file():
+        simulator["profile"] = str(folder / profile)
 
 
 def _validated(document: yaml.Document) -> Scenario:
@@ -202,6 +210,7 @@ _BELOW: dict[str, tuple[int, type[Spec]]] = {
     "budget": (1, Budget),
     "timeouts": (1, Timeouts),
     "on_throttle": (1, OnThrottle),
+    "simulator": (1, Simulator),
 }
 """Top-level key → (steps to a mapping below it, what that mapping is)."""
 
@@ -379,6 +388,7 @@ def with_models(
             model.pop(key, None)
     if base_url is not None and scenario.target == "simulator":
         del data["target"]
+        data.pop("simulator", None)
     gone = set(declared) - set(wanted)
     empty = _drop_models(data["workloads"], gone)
     pairs = {f"{m}/{w}" for m, w in scenario.groups if m in gone or w in empty}

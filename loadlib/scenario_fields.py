@@ -101,7 +101,13 @@ def as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _scalar_or_list(values: Sequence[Any]) -> Any:
+def tuple_of(value: object) -> object:
+    """One value or a list of them, as the tuple it is kept as."""
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def scalar_or_list(values: Sequence[Any]) -> Any:
+    """As people write it: one value, or a list to go round."""
     return values[0] if len(values) == 1 else list(values)
 
 
@@ -187,7 +193,8 @@ SHARE_SCHEMA: dict[str, Any] = {
 }
 
 
-def _one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+def one_or_many(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON Schema of one value or a list of them."""
     return {"anyOf": [schema, {"type": "array", "minItems": 1, "items": schema}]}
 
 
@@ -206,11 +213,18 @@ Pauses = Annotated[
     PlainSerializer(scenario_lengths.write_pause),
     WithJsonSchema(scenario_lengths.PAUSE_SCHEMA),
 ]
+Share = Annotated[
+    float,
+    BeforeValidator(units.share),
+    Field(ge=0, le=1),
+    PlainSerializer(lambda value: _tidy(value)),
+    WithJsonSchema(SHARE_SCHEMA),
+]
 Depths = Annotated[
     tuple[float, ...],
     BeforeValidator(_depths),
-    PlainSerializer(_scalar_or_list),
-    WithJsonSchema(_one_or_many(SHARE_SCHEMA)),
+    PlainSerializer(scalar_or_list),
+    WithJsonSchema(one_or_many(SHARE_SCHEMA)),
 ]
 Duration = Annotated[
     int,

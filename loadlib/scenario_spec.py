@@ -31,6 +31,7 @@ from loadlib.scenario_fields import (
     EnvName,
     Name,
     Seconds,
+    Share,
     Spec,
     Url,
     Usd,
@@ -40,7 +41,7 @@ from loadlib.scenario_fields import (
 from loadlib.scenario_phase import Phase
 from loadlib.schedule import expected_requests
 from loadlib.slo import Objective, parse, undecidable
-from loadlib.workloads import AnySpec, SizedSpec
+from loadlib.workloads import AnySpec, CappedSpec
 
 Auth = Literal["bearer", "api-key"]
 """Which header carries the key."""
@@ -130,6 +131,28 @@ class Budget(Spec):
         if self.max_usd is self.max_output_tokens is self.max_requests is None:
             raise broken("names no limit: max_usd, max_output_tokens or max_requests")
         return self
+
+
+class Simulator(Spec):
+    """What the server of `target: simulator` is like; options of `loadlib simulate`."""
+
+    profile: str = Field("catalogue", min_length=1, description="a built-in profile, or its file")
+    limits: bool = Field(default=False, description="the profile's optional rate limits hold")
+    wrong_rate: Share = Field(0.0, description="share of answers that are made wrong")
+    reasoning_tokens: int = Field(0, ge=0, description="thoughts before each answer")
+    fault: Annotated[tuple[str, ...], BeforeValidator(as_tuple)] = Field(
+        (), description="rules of faults: KIND or KIND,key=value,…"
+    )
+    processes: Count = Field(1, description="servers behind one port")
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """As `loadlib simulate` takes them."""
+        found = ["--profile", self.profile, "--wrong-rate", f"{self.wrong_rate:.6f}"]
+        found += ["--reasoning-tokens", f"{self.reasoning_tokens}"]
+        found += ["--processes", f"{self.processes}"]
+        found += [part for rule in self.fault for part in ("--fault", rule)]
+        return (*found, *(["--limits"] if self.limits else []))
 
 
 class Timeouts(Spec):
@@ -233,6 +256,9 @@ class Scenario(Spec):
     on_throttle: OnThrottle = Field(
         OnThrottle(), description="what becomes of requests that a rate limit refuses"
     )
+    simulator: Simulator | None = Field(
+        None, description="target: simulator: what it is like; default: the catalogue's speeds"
+    )
     seed: int = Field(42, ge=0, lt=2**63)
     client: Literal["tape", "sdk"] = Field(
         "tape", description="sdk: the plain SDK path, as the cross-check of the tape"
@@ -280,6 +306,8 @@ class Scenario(Spec):
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
         _check_names(self)
+        if self.simulator is not None and self.target != "simulator":
+            raise broken("goes with target: simulator", "simulator")
         if self.per == "total" and self.order == "sequential":
             reason = "per: total is one schedule for all models, which cannot take turns"
             raise broken(reason, "order")
@@ -382,7 +410,7 @@ class Scenario(Spec):
     def distributions(self) -> Iterator[str]:
         """`chat: output_tokens table azure-conv: mean 210 …`: a line per length that is drawn."""
         for name, spec in self.workloads.items():
-            if isinstance(spec, SizedSpec):
+            if isinstance(spec, CappedSpec):
                 yield from (f"{name}: {line}" for line in spec.distributions())
 
     def effective(self) -> dict[str, Any]:

@@ -328,7 +328,8 @@ def _metrics(key: Key, totals: Totals, window: Window | None) -> dict[str, Stats
     for name, row in CATALOGUE.items():
         system = name == SYSTEM_RATE and window is not None
         hist = system_rate(totals, key, window) if system else totals.histogram(*key, name)
-        found[name] = stats(hist, row.unit)
+        if hist.n or row.everywhere:
+            found[name] = stats(hist, row.unit)
     return found
 
 

@@ -110,6 +110,15 @@ def test_when_tokens_came(
     assert first_token_at(*reads) == (expected[0][0] if expected[0] else None)
 
 
+def test_when_the_first_call_began() -> None:
+    named, arguments = sse(call(0, "look", "")), sse(call(0, None, "{}"))
+    silent = read(sse(ROLE), named, arguments)
+    assert silent.first_call_ns == silent.first_output_ns == 20, "nothing before it: it is ttfo"
+    spoken = read(sse(ROLE), sse(delta(reasoning="hm")), sse(A), sse(call(0, "", "")), named)
+    assert (spoken.first_output_ns, spoken.first_call_ns) == (30, 50), "said first, then called"
+    assert read(sse(A), sse(B)).first_call_ns is None
+
+
 def test_events_of_one_read_are_counted_as_coalesced() -> None:
     answer = read(sse(ROLE, A), sse(A, B, A), sse(B), sse(A, STOP, DONE))
     assert answer.event_ns.tolist() == [10, 20, 20, 20, 30, 40]
@@ -296,6 +305,7 @@ def test_one_json_object() -> None:
     assert (answer.input_tokens, answer.output_tokens) == (9, 1)
     assert answer.event_ns.size == 0, "it has no first token of its own"
     assert answer.first_output_ns is None
+    assert answer.first_call_ns is None
 
 
 def test_one_json_object_with_a_tool_call() -> None:

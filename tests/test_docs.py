@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 from pathlib import Path
+from typing import get_args
 
 import click
 import pytest
@@ -23,6 +24,11 @@ from loadlib.simulator.faults import KINDS as FAULTS
 from loadlib.simulator.options import parser as simulator_parser
 from loadlib.slo import SCALARS, STATS
 from loadlib.workloads import SPECS as SPECS_OF_KINDS
+from loadlib.workloads.languages import LANGUAGES
+from loadlib.workloads.puzzles import FAMILIES
+from loadlib.workloads.reason import Form
+from loadlib.workloads.tools import MODES
+from loadlib.workloads.translate import Length
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -144,6 +150,7 @@ SPECS = {
     "models": scenario_spec.ModelSpec,
     "load": scenario_spec.Phase,
     "budget": scenario_spec.Budget,
+    "simulator": scenario_spec.Simulator,
 }
 
 
@@ -157,6 +164,12 @@ def test_every_scenario_key(title):
 def test_every_key_of_a_workload(kind):
     keys = SPECS_OF_KINDS[kind].model_fields
     assert undocumented(keys, section(page("scenario.md"), "workloads")) == []
+
+
+def test_every_sort_of_call_text_and_task():
+    text = section(page("scenario.md"), "workloads")
+    sorts = [*MODES, *FAMILIES, *LANGUAGES, *get_args(Form), *get_args(Length)]
+    assert undocumented(sorts, text) == []
 
 
 def test_every_key_below_and_every_choice():

@@ -84,7 +84,7 @@ def test_the_worst_check_is_the_health(readings, status):
     assert judge(Readings(**readings)).status == status
 
 
-RESPONSE = ("ttfb", "ttft", "ttfo", "e2e")
+RESPONSE = ("ttfb", "ttft", "ttfo", "ttfc", "e2e")
 
 
 @pytest.mark.parametrize(

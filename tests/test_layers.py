@@ -29,10 +29,10 @@ LAYERS: tuple[str, ...] = (
         "backoff lengths"
     ),
     (
-        "recorder summarise run rows folder provenance recover calibration scenario "
+        "recorder summarise run rows folder provenance recover calibration scenario image_tokens "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
-        "limits_planned"
+        "limits_planned json_check"
     ),
     "gates verdict expectations compare brevity conclude charts findings",
     "swarm client transport wire simulator report calibrate probe",
@@ -62,7 +62,7 @@ RESERVED = {
     "ssl": {"wire", "transport", "client", "simulator"},
     "jinja2": {"report"},
     "altair": {"charts"},
-    "vl_convert": {"charts", "report"},
+    "vl_convert": {"charts", "report", "workloads"},
     "click": {"cli"},
 }
 

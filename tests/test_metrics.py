@@ -79,6 +79,9 @@ STREAM = {
         ("ttft", STREAM | {"first_output_ns": 300}, [], [100_000], "reasoning is a token too"),
         ("ttfo", STREAM | {"first_output_ns": None}, [], [], "no answer proper: unknown, not 0"),
         ("sent_ttfo", STREAM | {"first_output_ns": 300}, [], [297_000], "from sent"),
+        ("ttfc", STREAM, [], [], "no call: unknown, not 0"),
+        ("ttfc", STREAM | {"first_call_ns": 200}, [], [200_000], "something was said before it"),
+        ("sent_ttfc", STREAM | {"first_call_ns": 200}, [], [197_000], "from sent"),
         (
             "tpot",
             STREAM | {"output_tokens": 1, "last_token_ns": 100},

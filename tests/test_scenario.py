@@ -204,7 +204,7 @@ MISTAKES = [
     ("[8k, 32Ki]", "[]", 14, "should not be an empty list"),
     ("[8k, 32Ki]", "-8k", 14, "cannot be negative"),
     ("[8k, 32Ki]", "1.5", 14, "should be a whole number"),
-    ("kind: chat", "kind: chta", 13, "'chta' is not one of chat, long_context"),
+    ("kind: chat", "kind: chta", 13, "'chta' is not one of chat, extract, long_context"),
     ("http://127.0.0.1:8080/v1", "127.0.0.1:8080/v1", 8, "should be a URL such as"),
     ("http://127.0.0.1:8080/v1", "http://[::1/v1", 8, "should be a URL such as"),
     ("LOCAL_API_KEY", "a b", 9, "should be the name of an environment variable"),
@@ -671,6 +671,43 @@ def test_flags_replace_what_the_arrivals_were():
 TRACED = TEXT.replace("poisson, rate: 5/s", "trace, speed: 2").replace(
     "chat, output_tokens: 128", "replay, data: t.csv"
 )
+
+
+SIMULATED = """\
+version: 1
+target: simulator
+simulator: {profile: vllm-replica, wrong_rate: 5 %, fault: ["reset,every=3"], limits: true}
+models: [gpt-4o]
+workloads: {chat: {kind: chat}}
+load: [{phase: measure, requests: 3, arrival: closed, users: 1}]
+"""
+
+
+def test_what_the_simulator_is_like():
+    found = parse(SIMULATED, "s.yaml")
+    assert found.simulator.options == (
+        "--profile", "vllm-replica", "--wrong-rate", "0.050000", "--reasoning-tokens", "0",
+        "--processes", "1", "--fault", "reset,every=3", "--limits",
+    )  # fmt: skip
+    assert parse(to_yaml(found)) == found
+    served = with_models(found, base_url="http://127.0.0.1:1/v1")
+    assert (served.target, served.simulator) == (None, None), "there is a server now"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("target: simulator\n", "", 2, "simulator: goes with target: simulator"),
+        ("profile:", "profil:", 3, "unknown key 'profil' in simulator (did you mean 'profile'?)"),
+        ("5 %", "105 %", 3, "should be a share such as 30 % or 0.3, from 0 to 1"),
+        ("limits: true", "processes: 0", 3, "simulator.processes: "),
+    ],
+)
+def test_a_simulator_that_cannot_be(old, new, line, message):
+    with pytest.raises(ScenarioError) as raised:
+        parse(SIMULATED.replace(old, new), "s.yaml")
+    assert str(raised.value).startswith(f"s.yaml:{line}: ")
+    assert message in str(raised.value)
 
 
 def test_an_effective_scenario_says_only_what_holds():

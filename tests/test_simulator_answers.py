@@ -311,11 +311,16 @@ COSTS = [  # the first rows are the examples of OpenAI's guide to vision
     ("openai/gpt-4o-2024-08-06", (1024, 1024), "auto", 765),
     ("gpt-4o-mini", (1024, 1024), "high", 2833 + 4 * 5667),
     ("gpt-4o-mini-2024-07-18", (9, 9), "low", 2833),
+    ("claude-3-haiku-20240307", (1000, 1000), "low", 1334),  # detail means nothing to Claude
+    ("claude-3-haiku-20240307", (4000, 4000), "high", 1600),
+    ("gemini-1.5-flash", (4000, 4000), "high", 258),  # an image is an image, before Gemini 2
+    ("gemini-2.5-flash", (384, 384), "high", 258),
+    ("gemini-2.5-flash", (960, 540), "high", 6 * 258),  # the guide's own example
 ]
 
 
 @pytest.mark.parametrize(("model", "size", "detail", "cost"), COSTS)
-def test_an_image_costs_what_openai_bills(model, size, detail, cost):
+def test_an_image_costs_what_its_provider_bills(model, size, detail, cost):
     image = {"url": url_of(png(*size))} | ({"detail": detail} if detail else {})
     assert images.tokens(image, model) == cost
 

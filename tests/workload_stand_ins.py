@@ -14,6 +14,11 @@ class Model:
     encoding: str | None = "o200k_base"
     exact: bool = True
     context_window: int | None = None
+    capabilities: frozenset[str] = frozenset()  # nothing is known of them
+
+    @property
+    def wire(self) -> str:
+        return self.name
 
 
 def says(prompt: Prompt, text: str) -> bool:

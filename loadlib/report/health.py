@@ -62,7 +62,7 @@ def _row(check: HealthCheck) -> HealthRow:
 
 
 def bounds(check: HealthCheck) -> str:
-    """`ttfb, ttft, ttfo, e2e at most 3.10 ms too long`."""
+    """`ttfb, ttft, ttfo, ttfc, e2e at most 3.10 ms too long`."""
     if check.bound_ms is None or not check.applies_to:
         return ""
     if not check.bound_ms:

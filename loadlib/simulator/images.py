@@ -1,24 +1,30 @@
-"""What an image costs in prompt tokens: its size from the first bytes, OpenAI's tile rule.
+"""What an image costs in prompt tokens: its size from the first bytes, its provider's rule.
 
     low      base
     high     base + tile · ceil(w'/512) · ceil(h'/512), where (w', h') is the image shrunk to fit
              into 2048 × 2048, then shrunk until its shorter side is at most 768
 
 from "Calculating costs" in OpenAI's guide to vision, with base and tile per model. `auto` (the
-default) is counted as `high`. Pixels are never decoded. An image whose size nobody knows (it
-stands elsewhere on the web, or is none) is counted as `low`.
+default) is counted as `high`. Models named claude… and gemini… count as their providers' guides
+say, roughly: a token for 750 pixels, up to 1,600; 258 an image, or since Gemini 2 a tile. Pixels
+are never decoded. An image whose size nobody knows (it stands elsewhere on the web, or is none)
+costs what OpenAI's `low` does.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import math
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any
 
 BASE_TOKENS, TILE_TOKENS = 85, 170  # gpt-4o and gpt-4-turbo
 _RATES = {"gpt-4o-mini": (2833, 5667)}  # (base, tile) by the beginning of the model's name
 FIT, SHORTER, TILE = 2048, 768, 512
+CLAUDE_LONGER, CLAUDE_MOST, CLAUDE_PIXELS = 1568, 1600, 750
+GEMINI_TOKENS, GEMINI_SMALL = 258, 384
 _LOOK = 256 * 1024  # base64 characters looked at: metadata can stand before a JPEG's size
 
 _JPEG_ALONE = {0x01, *range(0xD0, 0xD9)}  # markers without a length
@@ -27,10 +33,14 @@ _JPEG_SIZE = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # start of frame, any pr
 
 def tokens(image: Mapping[str, Any], model: str = "") -> int:
     """Prompt tokens of an `image_url` object, `{url, detail}`."""
-    plain = model.rsplit("/", 1)[-1]
+    plain, url = model.rsplit("/", 1)[-1], image.get("url")
+    if plain.startswith(("claude", "gemini")):
+        size = size_of(_bytes_of(url)) if isinstance(url, str) else None
+        if size is None:
+            return BASE_TOKENS
+        return _claude(*size) if plain.startswith("claude") else _gemini(*size, plain)
     rates = (rate for name, rate in _RATES.items() if plain.startswith(name))
     base, tile = next(rates, (BASE_TOKENS, TILE_TOKENS))
-    url = image.get("url")
     size = None
     if image.get("detail") != "low" and isinstance(url, str):
         size = size_of(_bytes_of(url))
@@ -46,6 +56,18 @@ def tiles(width: int, height: int) -> int:
     if shorter > SHORTER:
         width, height = _shrunk(width, SHORTER, shorter), _shrunk(height, SHORTER, shorter)
     return -(-width // TILE) * -(-height // TILE)
+
+
+def _claude(width: int, height: int) -> int:
+    scale = min(Fraction(1), Fraction(CLAUDE_LONGER, max(width, height)))
+    return min(CLAUDE_MOST, math.ceil(width * height * scale * scale / CLAUDE_PIXELS))
+
+
+def _gemini(width: int, height: int, model: str) -> int:
+    if model.startswith("gemini-1") or (width <= GEMINI_SMALL and height <= GEMINI_SMALL):
+        return GEMINI_TOKENS
+    side = max(1, math.floor(min(width, height) / 1.5))
+    return GEMINI_TOKENS * math.ceil(width / side) * math.ceil(height / side)
 
 
 def size_of(data: bytes) -> tuple[int, int] | None:

@@ -11,9 +11,34 @@ gc.disable()  # what is imported stays: to look for garbage in it takes a tenth 
 import locust  # noqa: E402, F401  isort: skip - first of all: it monkey-patches
 
 from loadlib.swarm import plugin  # noqa: E402
-from loadlib.swarm.users import ChatUser, LLMMixin, LLMUser, LongContextUser, ReplayUser, Reply  # noqa: E402
+from loadlib.swarm.users import (  # noqa: E402
+    ChatUser,
+    ExtractUser,
+    LLMMixin,
+    LLMUser,
+    LongContextUser,
+    ReasonUser,
+    ReplayUser,
+    Reply,
+    ToolsUser,
+    TranslateUser,
+    VisionUser,
+)
 
 if _was_on:
     gc.enable()
 
-__all__ = ["ChatUser", "LLMMixin", "LLMUser", "LongContextUser", "ReplayUser", "Reply", "plugin"]
+__all__ = [
+    "ChatUser",
+    "ExtractUser",
+    "LLMMixin",
+    "LLMUser",
+    "LongContextUser",
+    "ReasonUser",
+    "ReplayUser",
+    "Reply",
+    "ToolsUser",
+    "TranslateUser",
+    "VisionUser",
+    "plugin",
+]

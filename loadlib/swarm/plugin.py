@@ -123,7 +123,8 @@ class Plugin:
             if not choice.free:
                 self._allow_files(scenario)
             if scenario.target == "simulator":
-                self.simulator = Simulator()
+                given = scenario.simulator
+                self.simulator = Simulator(() if given is None else given.options)
 
         users = self.options.num_users
         session = open_session(choice, classes, host=host, users=users, chosen=chosen)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import atexit
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cached_property
 
-from loadlib.errors import PreflightError
+from loadlib.errors import ExitCode, PreflightError, UsageError
 
 PREFIX = "loadlib simulator listening on "
 STOP_S = 5.0
@@ -16,11 +17,14 @@ STOP_S = 5.0
 class Simulator:
     """Started on a free loopback port; stopped with this process at the latest."""
 
-    def __init__(self, profile: str = "catalogue") -> None:
-        command = [sys.executable, "-m", "loadlib.simulator", "--port", "0", "--profile", profile]
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        """`options` are those of `loadlib simulate`."""
+        command = [sys.executable, "-m", "loadlib.simulator", "--port", "0", *options]
         # In a session of its own: Ctrl-C is for the run, whose last streams still need a server.
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*command, "--exit-with-parent"], stdout=subprocess.PIPE, start_new_session=True
+            [*command, "--exit-with-parent"],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
         atexit.register(self.stop)
 
@@ -29,14 +33,17 @@ class Simulator:
         """Where it listens; waits until it does, half a second after its start.
 
         Raises:
+            UsageError: it does not take its options.
             PreflightError: it has ended instead.
         """
         assert self._process.stdout is not None
         line = self._process.stdout.readline().decode(errors="replace").strip()
-        if not line.startswith(PREFIX):
-            self.stop()
-            raise PreflightError(f"the simulator did not start{': ' + line if line else ''}")
-        return line.removeprefix(PREFIX)
+        if line.startswith(PREFIX):
+            return line.removeprefix(PREFIX)
+        self.stop()
+        if self._process.returncode == ExitCode.USAGE:  # it has said why
+            raise UsageError("`simulator:` of the scenario is not what the simulator takes")
+        raise PreflightError(f"the simulator did not start{': ' + line if line else ''}")
 
     def stop(self) -> None:
         """End the process; safe to call twice."""

@@ -310,3 +310,63 @@ class ReplayUser(LLMUser):
     def replay(self) -> None:
         """Send the next request of the trace."""
         self.llm.next()
+
+
+class ToolsUser(LLMUser):
+    """Asks for function calls, and sends their results back."""
+
+    abstract = True
+    kind = "tools"
+
+    @task
+    def call(self) -> None:
+        """Send the next request, or the result of the last call."""
+        self.llm.next()
+
+
+class TranslateUser(LLMUser):
+    """Asks for translations."""
+
+    abstract = True
+    kind = "translate"
+
+    @task
+    def translate(self) -> None:
+        """Send the next text."""
+        self.llm.next()
+
+
+class ReasonUser(LLMUser):
+    """Poses short tasks that have one right answer."""
+
+    abstract = True
+    kind = "reason"
+
+    @task
+    def solve(self) -> None:
+        """Send the next task."""
+        self.llm.next()
+
+
+class VisionUser(LLMUser):
+    """Asks about pictures."""
+
+    abstract = True
+    kind = "vision"
+
+    @task
+    def look(self) -> None:
+        """Send the next pictures with a question."""
+        self.llm.next()
+
+
+class ExtractUser(LLMUser):
+    """Has receipts and invoices read into JSON."""
+
+    abstract = True
+    kind = "extract"
+
+    @task
+    def extract(self) -> None:
+        """Send the next paper."""
+        self.llm.next()

@@ -107,6 +107,7 @@ class Worker:
         self._left = False  # its own process was told to end, not the run
         self._live: dict[str, Sdk] = {}
         self._stopping = Event()
+        self._warm = Event()  # requests may begin, or never will
         self._stage = 0  # that may begin …
         self._staged = Event()  # … as the coordinator says
         self._greenlets: list[gevent.Greenlet[..., Any]] = []
@@ -118,10 +119,11 @@ class Worker:
     def start(self) -> None:
         """Warm every code path, then begin: arrivals, reports and self-observation."""
         self.client.warm()
-        for model, workload in self.session.scenario.groups:
-            if workload in self.plan.workloads and self.session.serves(model, workload):
-                # Vocabularies and paragraphs are loaded and counted on first use: 0.4 s.
-                self.plan.workloads[workload].prompt(self.session.models[model], 0)
+        # Vocabularies and paragraphs are loaded and counted on first use (0.4 s), pictures drawn
+        # (2 s): beside the hub, for the master gives up on a worker that is silent for 3 s.
+        gevent.get_hub().threadpool.apply(self._warm_workloads)
+        if self._stopping.is_set():
+            return
         # What exists now lives as long as the process: a full collection that walks through all
         # modules stops the hub for 75 ms, without them for less than one.
         gc.collect()
@@ -136,6 +138,12 @@ class Worker:
         ]
         if self.dispatcher is not None:
             gevent.spawn(self._run)
+        self._warm.set()
+
+    def _warm_workloads(self) -> None:
+        for model, workload in self.session.scenario.groups:
+            if workload in self.plan.workloads and self.session.serves(model, workload):
+                self.plan.workloads[workload].prompt(self.session.models[model], 0)
 
     def _run(self) -> None:
         assert self.dispatcher is not None
@@ -171,6 +179,7 @@ class Worker:
         """No new requests; those in flight get `grace_s` to finish; then `finish`."""
         self._stopping.set()
         self._staged.set()
+        self._warm.set()
         if self.dispatcher is not None:
             self.dispatcher.stop()
         deadline = time.monotonic() + grace_s
@@ -255,6 +264,7 @@ class Worker:
         Raises:
             Closed: no more requests may begin.
         """
+        self._warm.wait()
         if self._stopping.is_set() or self.finished.is_set():
             raise Closed
         return self.dispatcher.take(user_class) if self.dispatcher is not None else None

@@ -11,18 +11,23 @@ from typing import Any, Protocol, get_args
 
 from loadlib.prompt import Prompt
 from loadlib.workloads.chat import Chat, ChatSpec
+from loadlib.workloads.extract import Extract, ExtractSpec
 from loadlib.workloads.long_context import LongContext, LongContextSpec
+from loadlib.workloads.reason import Reason, ReasonSpec
 from loadlib.workloads.replay import Replay, ReplaySpec, Stream
-from loadlib.workloads.spec import CustomSpec, PromptSpec, SizedSpec, WorkloadSpec
+from loadlib.workloads.spec import CappedSpec, CustomSpec, PromptSpec, WorkloadSpec
+from loadlib.workloads.tools import Tools, ToolsSpec
+from loadlib.workloads.translate import Translate, TranslateSpec
+from loadlib.workloads.vision import Vision, VisionSpec
 from loadlib.workloads.windows import Target
 
 __all__ = [
     "KINDS",
     "SPECS",
     "AnySpec",
+    "CappedSpec",
     "PromptSpec",
     "Replay",
-    "SizedSpec",
     "Stream",
     "Target",
     "Workload",
@@ -59,10 +64,25 @@ class Workload(Protocol):
 KINDS: dict[str, Callable[[str, Any, int], Workload]] = {
     "chat": Chat,
     "long_context": LongContext,
+    "reason": Reason,
     "replay": Replay,
+    "tools": Tools,
+    "translate": Translate,
+    "vision": Vision,
+    "extract": Extract,
 }
 
-AnySpec = ChatSpec | LongContextSpec | ReplaySpec | CustomSpec
+AnySpec = (
+    ChatSpec
+    | ExtractSpec
+    | LongContextSpec
+    | ReasonSpec
+    | ReplaySpec
+    | ToolsSpec
+    | TranslateSpec
+    | VisionSpec
+    | CustomSpec
+)
 """The settings of a workload of any kind, told apart by `kind`."""
 
 SPECS: dict[str, type[WorkloadSpec]] = {

@@ -47,13 +47,9 @@ class PromptSpec(WorkloadSpec):
         return value
 
 
-class SizedSpec(PromptSpec):
-    """A workload that is told how long prompts and answers are."""
+class CappedSpec(PromptSpec):
+    """A workload that is told how long answers may be."""
 
-    prompt_tokens: Counts | None = Field(
-        None,
-        description="whole prompt as billed: a number, a list to go round, or a distribution",
-    )
     output_tokens: Counts = Field(
         (128,), description="cap: a number, a list to go round, or a distribution"
     )
@@ -61,13 +57,22 @@ class SizedSpec(PromptSpec):
     def distributions(self) -> Iterator[str]:
         """What the distributions among the lengths come to, a line each."""
         for key in ("prompt_tokens", "output_tokens"):
-            given = getattr(self, key)
+            given = getattr(self, key, None)
             if given is not None and not isinstance(given, tuple):
                 marks = ", ".join(f"p{p} {given.at(p / 100):,}" for p in (50, 90, 99))
                 yield (
                     f"{key} {scenario_lengths.say(given)}: mean {lengths.mean(given):,.0f}, "
                     f"{marks}, at most {lengths.most(given):,}"
                 )
+
+
+class SizedSpec(CappedSpec):
+    """A workload that is told how long prompts are, too."""
+
+    prompt_tokens: Counts | None = Field(
+        None,
+        description="whole prompt as billed: a number, a list to go round, or a distribution",
+    )
 
 
 class DataSpec(PromptSpec):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from itertools import product
 from math import lcm
@@ -26,6 +26,10 @@ class Target(Protocol):
     def exact(self) -> bool: ...  # noqa: D102
     @property
     def context_window(self) -> int | None: ...  # noqa: D102
+    @property
+    def wire(self) -> str: ...  # noqa: D102
+    @property
+    def capabilities(self) -> Collection[str]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ def encoding_of(target: Target) -> tuple[str, bool]:
     if target.encoding is None:
         return ESTIMATE, False
     return target.encoding, target.exact
+
+
+def lacks(target: Target, capability: str) -> bool:
+    """Whether the catalogue knows that a model cannot do this; of no other anything is assumed."""
+    return bool(target.capabilities) and capability not in target.capabilities
 
 
 def room(target: Target, output: int) -> int | None:
