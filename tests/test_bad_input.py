@@ -295,10 +295,13 @@ def test_broken_lines_of_a_conversation_file(tmp_path):
     assert "workload chat: 2 invalid lines skipped" in done.out
 
 
-@pytest.mark.parametrize("name", ["nope.jsonl", "."])
-def test_a_conversation_file_that_cannot_be_read(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("nope.jsonl", "nope.jsonl: cannot be read: No such file"), (".", "cannot be read: Is a dir")],
+)
+def test_a_conversation_file_that_cannot_be_read(tmp_path, name, said):
     chat = {"kind": "chat", "output_tokens": 8, "data": name}
-    refused(loadlib("validate", scenario(tmp_path, workloads={"chat": chat})), 3, name)
+    refused(loadlib("validate", scenario(tmp_path, workloads={"chat": chat})), 3, said)
 
 
 # -- the place where results go --------------------------------------------------------------------

@@ -21,6 +21,7 @@ from loadlib.prompt import Message, Prompt
 from loadlib.quality import of_text
 from loadlib.sample import Outcome, Sample
 from loadlib.swarm.dispatch import Arrival, Closed
+from loadlib.swarm.onward import next_turn
 from loadlib.swarm.worker import Ticket, Worker
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class LLM:
                 worker.give_back(arrival)
             raise
         sample, answer = worker.send(ticket, prepared)
-        if arrival is None and (then := worker.next_turn(ticket.prompt, sample)) is not None:
+        if arrival is None and (then := next_turn(ticket.prompt, sample)) is not None:
             following = then(answer.said)
             self._turn = None if following is None else following.prompt
         if hold:

@@ -22,7 +22,7 @@ from loadlib import instrument, reserve
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
-from loadlib.prompt import Prompt, Then
+from loadlib.prompt import Prompt
 from loadlib.quality import Flaw
 from loadlib.recorder import Interval, Recorder, merged_reads
 from loadlib.redact import redact
@@ -31,6 +31,7 @@ from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
+from loadlib.swarm.onward import Onward
 from loadlib.swarm.tell import tell
 from loadlib.swarm.watch import watch
 from loadlib.swarm.yielding import Turns, look
@@ -92,7 +93,11 @@ class Worker:
         self.plan, self._shard = plan, shard
         self._spending = Spending(**session.budget_share(shard))
         self._breakers = Breakers()
-        self._backoff = scenario.backoff
+        self._onward = (
+            None
+            if self.dispatcher is None
+            else Onward(self.dispatcher, self.client.prepare, scenario.backoff)
+        )
         self._open_phases = frozenset(
             phase.title
             for phase in scenario.load
@@ -353,54 +358,12 @@ class Worker:
         ticket = self._tickets.get(call)
         if ticket is None:
             return  # warm-up of code paths
-        if ticket.arrival is not None and self.dispatcher is not None:
-            then = self.next_turn(ticket.prompt, sample)
-            wait_ns = self._wait_ns(ticket.arrival, sample)
-            goes_on = then is not None or wait_ns is not None
-            self.dispatcher.finish(ticket.arrival, goes_on=goes_on)
+        if ticket.arrival is not None and self._onward is not None:
+            sample = self._onward.after(ticket.arrival, ticket.prompt, sample, answer)
             self._note_lag(ticket.arrival, sample)
-            if then is not None:
-                self._follow(ticket.arrival, then, sample, answer)
-            elif wait_ns is not None and self._try_again(ticket.arrival, sample, wait_ns):
-                sample = msgspec.structs.replace(sample, retried=True)
         ticket.held = (sample, answer)
         if not ticket.hold or sample.outcome is Outcome.CANCELLED:
             self.commit(ticket)
-
-    @staticmethod
-    def next_turn(prompt: Prompt | None, sample: Sample) -> Then | None:
-        """What decides how the conversation goes on, if it may."""
-        return None if prompt is None or sample.outcome is not Outcome.OK else prompt.then
-
-    def _follow(self, arrival: Arrival, then: Then, sample: Sample, answer: Answer) -> None:
-        assert self.dispatcher is not None
-        following = None
-        try:
-            following = then(answer.said)
-        finally:
-            if following is None and arrival.stage.phase.closed:
-                self.dispatcher.part(arrival)
-        if following is None:
-            return
-        due_ns = sample.end_ns + following.wait_ns
-        call = replace(arrival.call, intended_ns=due_ns, turn=following.prompt.turn, attempt=1)
-        self.dispatcher.follow(arrival, call, self.client.prepare(following.prompt), due_ns)
-
-    def _wait_ns(self, arrival: Arrival, sample: Sample) -> int | None:
-        """How long to wait before the next attempt; None: this one is the last. What a task said
-        itself goes back to the task, which knows what to do about it."""
-        if self._backoff is None or arrival.prepared is None:
-            return None
-        return self._backoff.wait_ns(sample)
-
-    def _try_again(self, arrival: Arrival, sample: Sample, wait_ns: int) -> bool:
-        assert self.dispatcher is not None
-        assert arrival.prepared is not None
-        call, due_ns = arrival.call, sample.end_ns + wait_ns
-        if call.attempt == 1 and arrival.stage.phase.closed and sample.sent_ns is not None:
-            call = replace(call, intended_ns=sample.sent_ns)
-        again = replace(call, attempt=call.attempt + 1)
-        return self.dispatcher.follow(arrival, again, arrival.prepared, due_ns)
 
     def _finish_ticket(
         self, ticket: Ticket, sample: Sample, answer: Answer, failure: str | None = None
