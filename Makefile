@@ -1,11 +1,13 @@
 # make demo        6 models x 2 workloads against the simulator, one report (about a minute)
-# make test        every test; the browser and real-server parts skip where they cannot run
+# make test        every test, two files at a time (WORKERS=1: one), then those that measure time;
+#                  the browser and real-server parts skip where they cannot run
 # make demo-real   a real llama.cpp server, real conversations (DATA=file for your own)
 # make lint        ruff and mypy
 # Each makes its own virtual environment when it is missing.
 
 PYTHON ?= python3
 VENV   ?= .venv
+WORKERS ?= 2
 BIN    := $(VENV)/bin
 
 .PHONY: demo test demo-real lint clean
@@ -26,7 +28,8 @@ demo: $(VENV)/.installed
 	$(BIN)/loadlib run scenarios/demo.yaml
 
 test: $(VENV)/.installed-real
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 demo-real: $(VENV)/.installed-real
 	DATA='$(DATA)' $(BIN)/python tests/demo_real.py

@@ -12,7 +12,7 @@ kept.
 
 from __future__ import annotations
 
-import base64
+import binascii
 import gzip
 import hashlib
 import importlib.util
@@ -190,6 +190,6 @@ def _read(encoding: str) -> bytes:
 
 def _ranks(raw: bytes) -> dict[bytes, int]:
     """Lines of `<base64 of the token> <rank>`, in rank order without gaps in both files."""
-    unpack = base64.b64decode
+    unpack = binascii.a2b_base64  # what `base64` checks beside it takes twice as long
     fields = raw.split()
     return {unpack(token): int(rank) for token, rank in zip(fields[::2], fields[1::2], strict=True)}

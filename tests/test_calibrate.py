@@ -20,6 +20,8 @@ from loadlib.calibrate.ladder import Ladder
 from loadlib.errors import PreflightError
 from loadlib.summary import Requests, Throughput
 
+pytestmark = pytest.mark.alone
+
 # -- pieces ----------------------------------------------------------------------------------------
 
 DELIVERED = {

@@ -805,6 +805,7 @@ def test_faults_of_the_simulator(
 REQUESTS = 30
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["tape", "sdk"])
 def test_known_truth(gevent_child: Driver, constant: Simulator, mode: str) -> None:

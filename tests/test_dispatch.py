@@ -111,6 +111,7 @@ def test_order_sequential_drains_between_models(driver):
     assert max(slow) <= min(fast)
 
 
+@pytest.mark.alone
 def test_arrivals_are_on_time_and_absolute(driver):
     name = driver.scenario("[{phase: measure, requests: 90, arrival: constant, rate: 30/s}]")
     ended = driver.loadlib(name)

@@ -9,6 +9,7 @@ from locust_driver import BIN, Child, Driver
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.alone,
     pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no way to share one core"),
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a process waited"),
 ]

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from locust_driver import Driver, in_group, own_port, served, until, workers_of
@@ -292,7 +293,7 @@ class Slow(LLMUser):
 
 @pytest.fixture(scope="module")
 def free(tmp_path_factory, paced, simulators):
-    """Runs without a scenario, at the same time."""
+    """Runs without a scenario, two at a time: their seconds begin with Locust's start."""
     driver = Driver(tmp_path_factory.mktemp("free"), paced.base_url)
     driver.write("timed.py", MIXED)
     driver.write("shaped.py", "from locust import LoadTestShape\n" + MIXED + SHAPED)
@@ -302,14 +303,16 @@ def free(tmp_path_factory, paced, simulators):
         "held": ("timed.py", "Asks", "-u", "4", "-r", "2", "-t", "3s"),
         "ramp": ("timed.py", "Asks", "-u", "100", "-r", "3", "-t", "2s"),
         "shape": ("shaped.py", "Asks"),
-        "stop": ("slow.py", "-u", "3", "-r", "3", "-t", "1s", "--stop-timeout", "5"),
+        "stop": ("slow.py", "-u", "3", "-r", "3", "-t", "2s", "--stop-timeout", "5"),
         "broken": ("timed.py", "Asks", "-u", "2", "-r", "2", "-t", "3s", "--base-url", broken),
     }
-    children = {
-        name: driver.begin_locust(*flags, *at(flags, paced.base_url), "--out", f"out/{name}")
-        for name, flags in cases.items()
-    }
-    found = {name: child.wait() for name, child in children.items()}
+
+    def run(name):
+        flags = cases[name]
+        return driver.locust(*flags, *at(flags, paced.base_url), "--out", f"out/{name}")
+
+    with ThreadPoolExecutor(2) as two:
+        found = dict(zip(cases, two.map(run, cases), strict=True))
     for name, ended in found.items():
         ended.root = driver.folder / "out" / name
     yield found
@@ -349,7 +352,7 @@ def test_with_no_scenario_a_users_load_test_shape_holds(free):
 def test_stop_timeout_keeps_working_and_streams_finish(free):
     ended = free["stop"]
     assert ended.code == 0, ended.err
-    # 30 tokens at 10 a second outlive -t by two seconds; none is cut.
+    # 30 tokens at 10 a second outlive -t by a second or more; none is cut.
     assert ended.requests() == ended.requests() | {"scheduled": 3, "ok": 3, "cancelled": 0}
 
 

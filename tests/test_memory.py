@@ -16,6 +16,8 @@ from loadlib.recorder import NS, Recorder, Totals
 from loadlib.sample import Outcome, Sample
 from loadlib.summarise import Window, summarise
 
+pytestmark = pytest.mark.alone
+
 PER_SECOND = 500
 KEPT_PER_1000 = 20_000  # bytes: the counters of two seconds; the rows alone would be 600,000
 

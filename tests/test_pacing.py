@@ -20,6 +20,8 @@ from loadlib.swarm.alarm import Spinner, Timer, alarm
 from loadlib.swarm.feed import Feed
 from loadlib.swarm.line import Line
 
+pytestmark = pytest.mark.alone
+
 def lateness(wait, n, gap_ns=3_100_000):
     late, start_ns, cpu = [], time.monotonic_ns() + gap_ns, time.process_time_ns()
     for i in range(n):

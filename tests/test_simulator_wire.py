@@ -51,6 +51,7 @@ def test_measured_times_are_the_configured_ones(constant):
     assert min(abs(one - 0.005) for one in tpot) < 0.0005
 
 
+@pytest.mark.alone
 def test_tokenising_a_long_prompt_is_not_in_its_time(simulators, tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text("default: {prefill_tok_s: 100k, encoding: cl100k_base}")

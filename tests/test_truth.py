@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 DELAY_MS, PREFILL_TOK_S, OUTPUT_TOK_S, PROMPT, OUTPUT = 300.0, 10_000, 50, 500, 40
 TTFT_MS = DELAY_MS + 1000 * PROMPT / PREFILL_TOK_S
 TPOT_MS = 1000 / OUTPUT_TOK_S

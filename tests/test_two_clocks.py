@@ -16,6 +16,8 @@ from loadlib import rows
 from loadlib.engine import Work, replica, simulate
 from loadlib.simulator import profiles
 
+pytestmark = pytest.mark.alone
+
 # Eight of these prompts a second take 58 % of its time; the rest is just enough for the answers, so
 # that requests wait for a place now and then, and the chunks of their prompts hold up the others.
 PROFILE = """
