@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.alone
+
 COMMON = """
 import json, os, time
 import gevent
@@ -19,8 +21,6 @@ from loadlib.swarm import alarm as module
 from loadlib.swarm.alarm import Spinner, Timer, alarm
 from loadlib.swarm.feed import Feed
 from loadlib.swarm.line import Line
-
-pytestmark = pytest.mark.alone
 
 def lateness(wait, n, gap_ns=3_100_000):
     late, start_ns, cpu = [], time.monotonic_ns() + gap_ns, time.process_time_ns()
