@@ -133,6 +133,52 @@ def test_translations_and_puzzles_are_judged(server: str, tmp_path: Path) -> Non
     assert not all(sample.quality for sample in samples)
 
 
+TRACE = """\
+TIMESTAMP,ContextTokens,GeneratedTokens
+2023-11-16 18:17:03.0,70,6
+2023-11-16 18:17:03.4,90,9
+2023-11-16 18:17:03.9,60,3
+"""
+
+
+def test_documents_traces_and_own_conversations_reach_a_real_server(
+    server: str, tmp_path: Path
+) -> None:
+    (tmp_path / "trace.csv").write_text(TRACE)
+    talk = [{"role": role, "content": "Hello, who are you?"} for role in ("user", "assistant") * 2]
+    (tmp_path / "talk.jsonl").write_text(json.dumps({"messages": talk}) + "\n")
+    path = write_scenario(
+        tmp_path,
+        server,
+        models=[{"name": real_server.MODEL, "base_url": server, "context_window": 2000}],
+        workloads={
+            "long": {"kind": "long_context", "prompt_tokens": 250, "output_tokens": 12},
+            "replay": {"kind": "replay", "data": "trace.csv", "extra_body": {"ignore_eos": True}},
+            "talk": {"kind": "chat", "data": "talk.jsonl", "history": "own", "output_tokens": 8},
+        },
+        load=[{"phase": "measure", "requests": 6, "arrival": "closed", "users": 1}],
+        slo=["all: error_rate < 1%"],
+    )  # fmt: skip
+    done = loadlib("run", path, "--out", tmp_path / "out", "--allow-unhealthy")
+    assert done.code == ExitCode.PASS, done.err
+    (folder,) = (one for one in (tmp_path / "out").iterdir() if not one.is_symlink())
+    samples = list(runs.load(folder).samples())
+    of = {name: [s for s in samples if s.workload == name] for name in ("long", "replay", "talk")}
+    assert {name: len(found) for name, found in of.items()} == {"long": 2, "replay": 2, "talk": 4}
+    assert all(sample.outcome is Outcome.OK for sample in samples)
+    assert all(sample.tokens_source == "server" for sample in samples)
+    assert {s.output_tokens for s in of["replay"]} <= {3, 6, 9}, "as long as was recorded"
+    assert all(s.quality is not None and s.variant for s in of["long"])
+    for index in {sample.index for sample in of["talk"]}:
+        first, second = sorted(
+            (s for s in of["talk"] if s.index == index), key=lambda sample: sample.turn
+        )
+        assert (first.turn, second.turn) == (1, 2)
+        assert second.input_tokens > first.input_tokens + first.output_tokens
+    # Its own tokenizer counts otherwise than the estimate: every page says so.
+    assert "prompt tokens" in (folder / "summary.md").read_text()
+
+
 def test_counts_that_differ_are_said_aloud(tmp_path: Path) -> None:
     group = {"tokens": {"input": 30, "cached": 10, "output": 5, "source": "mixed"}}
     run = demo_real.Replay(
