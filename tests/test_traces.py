@@ -133,6 +133,15 @@ def test_openai_batch(file):
     ], "without the model, and what loadlib sets itself"
 
 
+def test_a_picture_in_the_first_body_is_no_csv(file):
+    """Formats are tried in turn, CSV first, whose cells have at most 131,072 characters."""
+    url = "data:image/png;base64," + "A" * 200_000
+    parts = [{"type": "image_url", "image_url": {"url": url}}]
+    found = traces.load(file(batched(messages=[{"role": "user", "content": parts}])))
+    assert found.format.name == "OpenAI batch"
+    assert json.loads(found.bodies.of(0))["messages"][0]["content"] == parts
+
+
 def test_many_bodies_keep_apart(file, monkeypatch):
     monkeypatch.setattr(recorded, "_FLUSH", 100)
     found = traces.load(file("".join(batched(user=str(n)) for n in range(50))))
@@ -199,6 +208,7 @@ BROKEN = [
     ('{"timestamp": 1}\n', 1, "not a known trace", "other JSON"),
     ("[" * 100_000, 1, "not a known trace", "nesting"),
     ("\xff\n", 1, "not a known trace", "no text"),
+    (f'"{"x" * 131_073}\n', 1, "not a known trace", "a cell beyond what csv reads"),
     (AZURE + "x,1,1\n", 5, "TIMESTAMP: expected a time such as 2023-11-16", "no time"),
     (AZURE + "2023-02-30 00:00:00,1,1\n", 5, "no such day", "no such day"),
     (AZURE + "9999-02-03 00:00:00,1,1\n", 5, "expected a year before 2262", "64 bits of ns"),

@@ -67,7 +67,12 @@ class Table:
     """The columns of a CSV file, by their names in any order; others are ignored."""
 
     def __init__(self, header: bytes) -> None:
-        self._names = [name.decode("latin-1").lower() for name in _split(header)]
+        """A first line that is no CSV, as of another format, has no columns."""
+        try:
+            cells = _split(header)
+        except InvalidError:
+            cells = []
+        self._names = [name.decode("latin-1").lower() for name in cells]
 
     def __contains__(self, name: str) -> bool:
         return name.lower() in self._names
