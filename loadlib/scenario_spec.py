@@ -456,6 +456,10 @@ def _check_workloads(scenario: Scenario) -> None:
                 raise broken(message, "workloads", name, "models", position)
     if all(workload.weight == 0 for workload in scenario.workloads.values()):
         raise broken("every weight is 0: a scenario of zero requests proves nothing", "workloads")
+    sent = {workload.kind for workload in scenario.workloads.values() if workload.weight > 0}
+    if sent == {"custom"} and scenario.on_throttle.policy == "backoff":
+        reason = "backoff tries no request again that a task sends: every workload is kind: custom"
+        raise broken(reason, "on_throttle")
     busy = {model for model, _workload in scenario.groups}
     for position, model in enumerate(known):
         if model not in busy:

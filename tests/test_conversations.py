@@ -163,6 +163,7 @@ load: [{phase: measure, requests: 3, arrival: closed, users: 1}]
     [
         ("history: own, prompt_tokens: 8k", "prompt_tokens: with history: own the answers decide"),
         ("think_time: 1s", "think_time: needs history: own"),
+        ("skip_invalid: true", "skip_invalid: is about lines of a data file: needs data"),
         ("history: mine", "'mine' is not one of recorded, own"),
         ("history: own, think_time: 5", "a duration needs a unit"),
         ("history: own, think_time: 0s", "should be more than 0 and at most a day"),

@@ -860,8 +860,9 @@ def workloads(draw):
     lengths = draw(ROUNDS | DRAWN | st.sampled_from([t[0] for t in TABLES.values()]))
     if draw(st.booleans()):
         languages = draw(st.none() | st.lists(NAMES, min_size=1, max_size=2))
-        own = {"turns": draw(st.none() | COUNTS), "skip_invalid": draw(st.booleans()),
-               "languages": languages}  # fmt: skip
+        data = draw(st.sampled_from([None, "talk.jsonl"]))
+        own = {"turns": draw(st.none() | COUNTS), "languages": languages, "data": data,
+               "skip_invalid": data is not None and draw(st.booleans())}  # fmt: skip
         return ChatSpec(kind="chat", **own, **common)
     depth = draw(st.none() | st.lists(st.floats(0.5, 1), min_size=1, max_size=3))
     prefix = draw(st.sampled_from(["unique", "shared", "warm"]) | st.floats(0.001, 0.5))
@@ -1129,3 +1130,20 @@ def test_mistakes_about_throttled_requests(written, words):
         parse(ON_THROTTLE + written)
     assert words in str(caught.value)
     assert ":5: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("workloads", "why"),
+    [
+        ("{a: {kind: custom}, b: {kind: custom}}", "none of it is tried again"),
+        ("{a: {kind: custom}, b: {kind: chat, weight: 0}}", "no chat is sent"),
+    ],
+)
+def test_backoff_needs_requests_that_loadlib_sends_itself(workloads, why):
+    text = ON_THROTTLE.replace("{chat: {kind: chat}}", workloads)
+    assert parse(text).backoff is None, why
+    with pytest.raises(ScenarioError) as caught:
+        parse(text + "on_throttle: backoff")
+    assert ":5: on_throttle: backoff tries no request again that a task" in str(caught.value), why
+    some = text.replace("b: {kind: custom}", "b: {kind: chat}").replace(", weight: 0", "")
+    assert parse(some + "on_throttle: backoff").backoff, "the chats are tried again"

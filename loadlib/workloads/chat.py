@@ -66,6 +66,8 @@ class ChatSpec(DataSpec, SizedSpec):
             raise broken("with history: own the answers decide", "prompt_tokens")
         if self.history != "own" and self.think_time is not None:
             raise broken("needs history: own, where turns wait for answers", "think_time")
+        if self.skip_invalid and self.data is None:
+            raise broken("is about lines of a data file: needs data", "skip_invalid")
         return self
 
 
