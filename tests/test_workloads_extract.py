@@ -8,6 +8,7 @@ import random
 from datetime import date, timedelta
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
+from statistics import mean
 
 import jsonschema
 import pytest
@@ -19,7 +20,7 @@ from loadlib import image_tokens, scenario, tokens
 from loadlib.catalog import resolve
 from loadlib.errors import ScenarioError
 from loadlib.json_check import problems, unknown_keywords
-from loadlib.lengths import Uniform
+from loadlib.lengths import TABLES, Uniform
 from loadlib.quality import Flaw, Said, judged
 from loadlib.scenario_spec import ModelSpec
 from loadlib.simulator import images
@@ -37,7 +38,8 @@ SMALL = ((128, 192),)
 
 
 def extract(seed=42, name="extract", **given) -> Extract:
-    made = build(name, ExtractSpec(kind="extract", **{"size": SMALL, **given}), seed)
+    small = {} if given.get("form", "text") == "text" else {"size": SMALL}
+    made = build(name, ExtractSpec(kind="extract", **{**small, **given}), seed)
     assert isinstance(made, Extract)
     return made
 
@@ -345,7 +347,20 @@ def test_caps_go_round_or_are_drawn():
     assert 500 <= min(caps) < 520
     assert 880 < max(caps) <= 900
     assert drawn.expected_tokens(Model())[1] == pytest.approx(700, abs=1)
-    assert not drawn.serves(Model(context_window=1_600))  # room for the longest, or none
+
+
+def test_a_small_window_gets_the_caps_that_fit():
+    """As in every other workload: one that is drawn and does not fit is drawn again shorter."""
+    workload, model = extract(output_tokens=TABLES["servegen-r1"][1]), Model(context_window=1_600)
+    most, cap = workload.expected_tokens(model)
+    prompts = [workload.prompt(model, n) for n in range(200)]
+    assert max(prompt.max_tokens for prompt in prompts) <= 1_600 - most
+    assert len({prompt.max_tokens for prompt in prompts}) > 50
+    assert cap == pytest.approx(mean(prompt.max_tokens for prompt in prompts), rel=0.1)
+    (line,) = workload.skipped(model)
+    assert line.endswith("% of the output caps skipped for m (its window is 1,600 tokens)")
+    assert workload.skipped(Model(context_window=200_000)) == ()
+    assert not workload.serves(Model(context_window=round(most))), "no room for any answer"
 
 
 # -- models ----------------------------------------------------------------------------------------
@@ -432,6 +447,8 @@ HOSTILE = [
     ("pass_score: 0", "pass_score"),
     ("pass_score: 1.5", "pass_score"),
     ("size: 9000x9000", "a side has 128 to 2048 pixels"),
+    ("size: 512x512", "size: is about pictures: needs form: image or mixed"),
+    ("form: text, detail: low", "detail: is about pictures: needs form: image or mixed"),
     ("extra_body: {response_format: {type: text}}", "response_format is set by kind: extract"),
 ]
 
@@ -450,6 +467,10 @@ def test_settings_survive_being_written_and_read():
     plan = scenario.parse(SCENARIO.format("locales: [de-DE, fr-FR], papers: receipt, form: mixed"))
     assert plan.workloads["x"].locales == ("de-DE", "fr-FR")
     assert scenario.parse(scenario.to_yaml(plan)) == plan
+    assert plan.effective()["workloads"]["x"]["size"] == "768x1024"
+    texts = scenario.parse(SCENARIO.format("form: text"))
+    assert not {"size", "detail"} & texts.effective()["workloads"]["x"].keys()
+    assert scenario.parse(scenario.to_yaml(texts)) == texts
 
 
 def test_days_are_spread_over_years():

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zlib
 from functools import cache
+from statistics import mean
 
 import pytest
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from workload_stand_ins import Model, says
 from loadlib import image_tokens, scenario, tokens
 from loadlib.catalog import resolve
 from loadlib.errors import ScenarioError
+from loadlib.lengths import TABLES
 from loadlib.quality import Said, judged
 from loadlib.scenario_spec import ModelSpec
 from loadlib.simulator import images
@@ -297,6 +299,23 @@ def test_what_does_not_fit_the_window_is_skipped_and_said_so():
     assert not workload.serves(Model("gpt-4o", context_window=300))
     with pytest.raises(ValueError, match="takes none"):
         workload.prompt(Model("gpt-4o", context_window=300), 0)
+
+
+def test_a_small_window_gets_the_caps_that_fit():
+    """As in every other workload: one that is drawn and does not fit is drawn again shorter."""
+    sizes = (128, 128), (512, 512)
+    workload = vision(size=sizes, pictures=("shapes",), output_tokens=TABLES["servegen-r1"][1])
+    model = Model("gpt-4o", context_window=1_000)
+    prompts = [workload.prompt(model, n) for n in range(200)]
+    assert all(prompt.tokens + prompt.max_tokens <= 1_000 for prompt in prompts)
+    assert len({prompt.max_tokens for prompt in prompts}) > 50
+    _, cap = workload.expected_tokens(model)
+    assert cap == pytest.approx(mean(prompt.max_tokens for prompt in prompts), rel=0.1)
+    small, large = workload.skipped(model)
+    assert small.startswith("vision: 1 × 128x128 at high detail: ")
+    assert large.startswith("vision: 1 × 512x512 at high detail: ")
+    assert large.endswith("% of the output caps skipped for gpt-4o (its window is 1,000 tokens)")
+    assert workload.skipped(Model("gpt-4o", context_window=128_000)) == ()
 
 
 # -- settings --------------------------------------------------------------------------------------

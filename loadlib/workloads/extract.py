@@ -15,9 +15,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    WithJsonSchema,
+    model_serializer,
+    model_validator,
+)
 
-from loadlib import image_tokens, lengths, tokens
+from loadlib import image_tokens, tokens
 from loadlib.image_tokens import Detail
 from loadlib.json_check import problems
 from loadlib.prompt import Prompt
@@ -30,7 +38,7 @@ from loadlib.workloads.pixels import Album, Details, Size, Sizes
 from loadlib.workloads.reading import plain
 from loadlib.workloads.receipts import SCHEMA, Receipt
 from loadlib.workloads.spec import CappedSpec
-from loadlib.workloads.windows import Target, encoding_of, lacks, room
+from loadlib.workloads.windows import Lengths, Target, encoding_of, lacks
 
 TASK = "Read this {} and reply with its data as JSON, nothing else. Copy names as they are written."
 SPELLED_OUT = " The JSON has exactly the fields of this schema:\n"
@@ -69,6 +77,9 @@ Locales = Annotated[
 ]
 
 
+_OF_PICTURES = {"size", "detail"}
+
+
 class ExtractSpec(CappedSpec):
     """Settings of `kind: extract`."""
 
@@ -97,6 +108,20 @@ class ExtractSpec(CappedSpec):
             raise broken("response_format is set by kind: extract", "extra_body")
         return self
 
+    @model_validator(mode="after")
+    def _pictured(self) -> ExtractSpec:
+        given = self.model_fields_set & _OF_PICTURES
+        if self.form == "text" and given:
+            raise broken("is about pictures: needs form: image or mixed", min(given))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As a file that is read back: without what form: text refuses."""
+        row: dict[str, Any] = handler(self)
+        unused = _OF_PICTURES if self.form == "text" else set()
+        return {key: value for key, value in row.items() if key not in unused}
+
 
 class Extract:
     """`kind: extract`; request n is a pure function of (seed, workload, model, n).
@@ -113,15 +138,14 @@ class Extract:
     def __init__(self, name: str, spec: ExtractSpec, seed: int) -> None:
         self.name = name
         self._spec, self._seed = spec, seed
+        self._caps = Lengths((), spec.output_tokens, (seed, name))
         sorts = [(paper, size) for paper in dict.fromkeys(spec.papers) for size in set(spec.size)]
         pixels = sum(size[0] * size[1] for _, size in sorts)
         self._album: Album[tuple[receipts.Kind, Size], Receipt] = Album(sorts, pixels, self._drawn)
 
     def serves(self, model: Target) -> bool:
         """Whether the model takes the paper in any of the forms, and its window has the room."""
-        forms, limit = self._forms(model), room(model, lengths.most(self._spec.output_tokens))
-        most = max((self._need(model, form) for form in forms), default=0)
-        return bool(forms) and (limit is None or most <= limit)
+        return bool(self._forms(model)) and self._caps.serves(model, self._most(model))
 
     def skipped(self, model: Target) -> tuple[str, ...]:
         """What the model does not get, or gets in another way."""
@@ -136,14 +160,15 @@ class Extract:
         if lacks(model, "json_schema"):
             why = "it takes no response_format: json_schema"
             lines.append(f"{self.name}: the schema is in the prompt for {model.name} ({why})")
-        return tuple(lines)
+        return (*lines, *self._caps.notices(self.name, model, self._most(model)))
 
     def expected_tokens(self, model: Target) -> tuple[float, float]:
         """Mean prompt tokens, at most, and mean output cap; (0, 0) if nothing is sent."""
         if not self.serves(model):
             return 0.0, 0.0
         needs = [self._need(model, form) for form in self._forms(model)]
-        return sum(needs) / len(needs), lengths.mean(self._spec.output_tokens)
+        caps = self._caps.caps(model, max(needs))
+        return sum(needs) / len(needs), sum(caps) / len(caps)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
@@ -170,9 +195,7 @@ class Extract:
             model=model.name,
             workload=self.name,
             messages=messages,
-            max_tokens=lengths.nth(
-                self._spec.output_tokens, ordinal, self._seed, self.name, model.name
-            ),
+            max_tokens=self._caps.output(model, ordinal, self._most(model)),
             tokens=words + cost.tokens,
             # how a provider writes a schema into the prompt is not published, and not counted
             exact=encoding_of(model)[1] and cost.exact and not form_asked,
@@ -223,6 +246,10 @@ class Extract:
         if image is not None:
             asked = {"role": "user", "content": [image, {"type": "text", "text": task}]}
         return [*head, asked], count
+
+    def _most(self, model: Target) -> int:
+        """The most tokens a prompt has in any of the forms; of all of them caps are alike."""
+        return max((self._need(model, form) for form in self._forms(model)), default=0)
 
     def _need(self, model: Target, form: Form) -> int:
         """The most tokens a prompt of a form has, its schema included."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema, model_validator
 
-from loadlib import image_tokens, lengths, tokens
+from loadlib import image_tokens, tokens
 from loadlib.image_tokens import Detail
 from loadlib.prompt import Prompt
 from loadlib.quality import Said
@@ -24,7 +24,7 @@ from loadlib.workloads.long_context import digest
 from loadlib.workloads.pixels import Album, Details, Size, Sizes, size_text
 from loadlib.workloads.scenes import SCENES, Question, Scene, compared
 from loadlib.workloads.spec import CappedSpec
-from loadlib.workloads.windows import Target, encoding_of, lacks, room
+from loadlib.workloads.windows import Lengths, Target, encoding_of, lacks
 
 MOST_IMAGES = 16
 MOST_PIXELS = 17_000_000  # of one prompt: a body of some 2 MB, of which many are built ahead
@@ -95,6 +95,7 @@ class Vision:
     def __init__(self, name: str, spec: VisionSpec, seed: int) -> None:
         self.name = name
         self._spec, self._seed = spec, seed
+        self._caps = Lengths((), spec.output_tokens, (seed, name))
         self._manners = [_Manner(size, detail) for detail in spec.detail for size in spec.size]
         sorts = [(kind, size) for kind in dict.fromkeys(spec.pictures) for size in set(spec.size)]
         pixels = sum(size[0] * size[1] for _, size in sorts)
@@ -111,18 +112,27 @@ class Vision:
             return (f"{self.name}: skipped for {model.name} (it takes no images)",)
         kept = self._kept(model)
         why = f"its window is {model.context_window or 0:,} tokens"
-        return tuple(
+        gone = tuple(
             f"{self.name}: {self._spec.images} × {manner} skipped for {model.name} ({why})"
             for manner in self._manners
             if manner not in kept
         )
+        return (*gone, *self._cut_short(model, kept))
+
+    def _cut_short(self, model: Target, kept: list[_Manner]) -> Iterator[str]:
+        """Which of the output caps that are drawn do not fit beside the pictures."""
+        for manner in kept:
+            name = self.name if len(kept) == 1 else f"{self.name}: {self._spec.images} × {manner}"
+            yield from self._caps.notices(name, model, self._need(model, manner))
 
     def expected_tokens(self, model: Target) -> tuple[float, float]:
         """Mean prompt tokens, at most, and mean output cap; (0, 0) if nothing is sent."""
         if not self.serves(model):
             return 0.0, 0.0
         needs = [self._need(model, manner) for manner in self._kept(model)]
-        return sum(needs) / len(needs), lengths.mean(self._spec.output_tokens)
+        caps = [self._caps.caps(model, need) for need in needs]
+        means = [sum(some) / len(some) for some in caps]
+        return sum(needs) / len(needs), sum(means) / len(means)
 
     def prompt(self, model: Target, ordinal: int) -> Prompt:
         """Request number `ordinal` (from 0, without end). ValueError unless `serves(model)`."""
@@ -141,9 +151,7 @@ class Vision:
             model=model.name,
             workload=self.name,
             messages=messages,
-            max_tokens=lengths.nth(
-                self._spec.output_tokens, ordinal, self._seed, self.name, model.name
-            ),
+            max_tokens=self._caps.output(model, ordinal, self._need(model, manner)),
             tokens=count,
             exact=exact and cost.exact and manner.detail != "auto",
             asked_tokens=count,
@@ -204,9 +212,8 @@ class Vision:
         yield {"type": "text", "text": question}
 
     def _kept(self, model: Target) -> list[_Manner]:
-        """How pictures can be sent to a model: its window has room for them and the answer."""
-        limit = room(model, lengths.most(self._spec.output_tokens))
-        return [one for one in self._manners if limit is None or self._need(model, one) <= limit]
+        """How pictures can be sent to a model: its window has room for them and an answer."""
+        return [one for one in self._manners if self._caps.serves(model, self._need(model, one))]
 
     def _need(self, model: Target, manner: _Manner) -> int:
         """The most tokens a prompt has."""
