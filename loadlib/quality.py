@@ -5,7 +5,7 @@ apart the same way for every workload:
 
     refused     the model declined (a refusal, or the provider's content filter)
     empty       it ended properly and said nothing
-    truncated   the output cap cut it before it was right
+    truncated   the output cap cut it before it was right, or while it still thought
     invalid     it is not of the form that was asked for (no JSON, no such function …)
     wrong       it is of that form, and not right
 """
@@ -96,6 +96,6 @@ def _plain(said: Said) -> Flaw | None:
     """The flaw that can be seen without knowing what was asked."""
     if said.refusal or said.finish_reason == "content_filter":
         return Flaw.REFUSED
-    if not said.text.strip() and not said.calls:
-        return Flaw.EMPTY
-    return Flaw.TRUNCATED if said.finish_reason == "length" else None
+    if said.finish_reason == "length":
+        return Flaw.TRUNCATED
+    return None if said.text.strip() or said.calls else Flaw.EMPTY

@@ -12,11 +12,13 @@ FAILS = [
     (invalid(), Said(" \n"), Flaw.EMPTY, "blanks are nothing"),
     (wrong(), Said("", calls=(("f", "{}"),)), Flaw.WRONG, "a call is something"),
     (invalid(), Said("{", finish_reason="length"), Flaw.TRUNCATED, "the cap explains the form"),
-    (invalid(), Said("", finish_reason="length"), Flaw.EMPTY, "nothing came before the cap"),
+    (invalid(), Said("", finish_reason="length"), Flaw.TRUNCATED,
+     "the cap cut it before it said anything"),
+    (invalid(), Said("", finish_reason="stop"), Flaw.EMPTY, "it ended properly"),
     (wrong(), Said(refusal="I can't"), Flaw.REFUSED, "a refusal has no text of its own"),
     (wrong(), Said("x", finish_reason="content_filter"), Flaw.REFUSED, "the provider's filter"),
     (wrong(), Said("no", refusal="no", finish_reason="length"), Flaw.REFUSED, "first that fits"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("found", "said", "flaw", "why"), FAILS)
