@@ -6,7 +6,6 @@ was said before, the recorded answers included. After the last turn they start o
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
@@ -25,7 +24,7 @@ from loadlib.scenario_fields import Count, HeaderName, Names, Pauses, broken
 from loadlib.workloads.conversations import Conversation, load
 from loadlib.workloads.dialogue import Dialogue
 from loadlib.workloads.filler import filler
-from loadlib.workloads.long_context import digest
+from loadlib.workloads.seeds import digest
 from loadlib.workloads.spec import DataSpec, SizedSpec
 from loadlib.workloads.windows import Fit, Lengths, Target, encoding_of, room
 
@@ -303,8 +302,7 @@ class Chat:
 
     def _start(self, index: int) -> int:
         """Where the padding of a conversation starts: alike for its turns, not for others."""
-        raw = f"{self._seed}/{self.name}/{index}".encode()
-        return int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "big")
+        return digest(self._seed, self.name, index)
 
     def _floor(self, model: Target) -> int:
         return self._least_tokens(encoding_of(model)[0])

@@ -33,10 +33,10 @@ from loadlib.quality import Judged, Said, invalid, wrong
 from loadlib.scenario_fields import Counts, broken, one_or_many, scalar_or_list, tuple_of
 from loadlib.workloads import receipt_drawing, receipts
 from loadlib.workloads.drawing import Picture, data_url
-from loadlib.workloads.long_context import digest
 from loadlib.workloads.pixels import Album, Details, Size, Sizes
 from loadlib.workloads.reading import plain
 from loadlib.workloads.receipts import SCHEMA, Receipt
+from loadlib.workloads.seeds import digest
 from loadlib.workloads.spec import CappedSpec
 from loadlib.workloads.windows import Lengths, Target, encoding_of, lacks
 

@@ -21,6 +21,11 @@ from loadlib import tokens
 
 END = ".\n\n"  # one token in both encodings
 
+REFERENCE = "{:018d} is the reference number of this file" + END
+"""A paragraph in front of others, so that no two requests share their first tokens."""
+REFERENCES = 10**18
+"""How many there are: numbers of 18 digits are always the same number of tokens."""
+
 _PARAGRAPHS = 1200  # about 155,000 tokens: longer documents go round
 _DATA = Path(__file__).parent / "data" / "filler.json"
 

@@ -11,7 +11,6 @@ with another number at its end: cold the first time, warm from then on.
 
 from __future__ import annotations
 
-import hashlib
 from typing import Annotated, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
@@ -21,7 +20,7 @@ from loadlib.errors import ScenarioError, nearest
 from loadlib.lengths import least
 from loadlib.prompt import Prompt
 from loadlib.scenario_fields import SHARE_SCHEMA, Count, Depths, broken
-from loadlib.workloads.filler import END, filler
+from loadlib.workloads.filler import REFERENCE, REFERENCES, filler
 from loadlib.workloads.haystack import (
     NAMES,
     TOKENS_PER_CODE,
@@ -31,13 +30,9 @@ from loadlib.workloads.haystack import (
     question,
     variant,
 )
+from loadlib.workloads.seeds import digest
 from loadlib.workloads.spec import SizedSpec
 from loadlib.workloads.windows import Lengths, Target, encoding_of
-
-REFERENCE = "{:018d} is the reference number of this file" + END
-
-# Numbers of 18 digits are always the same number of tokens, as codes are.
-_REFERENCES = 10**18
 
 # Depths by the golden ratio: any number of them, in order, is spread evenly.
 _TEMPLATE = 50  # tokens around two messages, and more
@@ -241,11 +236,11 @@ class LongContext:
         """A number of its own for each ordinal: n ↦ a·n + b is one to one modulo 10¹⁸."""
         if model.name not in self._references:
             this = digest(self._seed, self.name, model.name)
-            step = this % _REFERENCES | 1
+            step = this % REFERENCES | 1
             step += 2 * (step % 5 == 0)  # no factor in common with 10
             self._references[model.name] = step, this >> 64
         step, offset = self._references[model.name]
-        return (step * ordinal + offset) % _REFERENCES
+        return (step * ordinal + offset) % REFERENCES
 
     def _floor(self, model: Target) -> int:
         return self._fixed_tokens(encoding_of(model)[0])
@@ -281,9 +276,3 @@ class LongContext:
                 f"workloads.{self.name}.prompt_tokens: {shortest} is too short: {told}, the "
                 f"question and the template alone take {needed}"
             )
-
-
-def digest(*parts: object) -> int:
-    """128 bits that depend on nothing but `parts`, the same in every process."""
-    raw = hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
-    return int.from_bytes(raw, "big")

@@ -20,9 +20,9 @@ from loadlib.quality import Said
 from loadlib.scenario_fields import Count, broken, one_or_many, scalar_or_list, tuple_of
 from loadlib.workloads.drawing import Picture, data_url
 from loadlib.workloads.filler import filler
-from loadlib.workloads.long_context import digest
 from loadlib.workloads.pixels import Album, Details, Size, Sizes, size_text
 from loadlib.workloads.scenes import SCENES, Question, Scene, compared
+from loadlib.workloads.seeds import digest
 from loadlib.workloads.spec import CappedSpec
 from loadlib.workloads.windows import Lengths, Target, encoding_of, lacks
 

@@ -16,8 +16,8 @@ from loadlib import tokens
 from loadlib.prompt import Prompt
 from loadlib.quality import not_empty
 from loadlib.workloads.blocks import blocks
-from loadlib.workloads.filler import filler, words
-from loadlib.workloads.long_context import REFERENCE, digest
+from loadlib.workloads.filler import REFERENCE, REFERENCES, filler, words
+from loadlib.workloads.seeds import digest
 from loadlib.workloads.spec import PromptSpec
 from loadlib.workloads.traces import BLOCK_TOKENS, Recorded
 from loadlib.workloads.traces.recorded import Indices, Lengths
@@ -26,7 +26,6 @@ from loadlib.workloads.windows import Fit, Target, encoding_of
 TASK = "Write on from here."
 
 _LEAST_TEXT = 2  # a word and its end: some servers refuse an empty message
-_REFERENCES = 10**18
 _AFTER_TEXT = 1 + tokens.TOKENS_OF_REPLY_START  # the end of the message, the start of the answer
 
 
@@ -128,7 +127,7 @@ class Written:
     def _of_its_own(self, model: str, encoding: str, ordinal: int, budget: int) -> str:
         """Exactly `budget` tokens that no other request starts with."""
         this = digest(self._seed, self._name, model, ordinal)
-        reference = REFERENCE.format(this % _REFERENCES)
+        reference = REFERENCE.format(this % REFERENCES)
         rest = budget - tokens.count(reference, encoding) - tokens.count(TASK, encoding)
         if rest < 0:
             return words(budget)
