@@ -7,13 +7,19 @@ from loadlib.report import format as f
 from loadlib.summary import Group, Summary
 
 MISSED = 0.02  # share by which the server's count may differ from the one that was meant
+UNCHECKED = (
+    "whether prompts were as long as asked for could not be checked: the server counted only some "
+    "of them."
+)
 
 
 def misses(summary: Summary) -> list[tuple[Group, str]]:
     """Measured groups whose prompts came out longer or shorter, and by how much, in words.
 
     Only where a length was asked for (`prompt_tokens`, a trace), and the server's `usage` says
-    what came. A prompt that was cut to the window was meant to be as long as it was cut to.
+    what came; where it says so of some prompts only, that this is not known. What is compared are
+    sums: a short length that misses does not show beside long ones. A prompt that was cut to the
+    window was meant to be as long as it was cut to.
     """
     asked = {
         name
@@ -27,6 +33,8 @@ def misses(summary: Summary) -> list[tuple[Group, str]]:
             continue
         if group.tokens.source == "server" and abs(came - meant) > MISSED * meant:
             found.append((group, _sentence(came, meant)))
+        elif group.tokens.source == "mixed":
+            found.append((group, UNCHECKED))
     return found
 
 
