@@ -423,18 +423,23 @@ class Estimate:
     """The most the planned requests can cost at list price, as far as a plan can know."""
 
     usd: float
-    open_ended: tuple[str, ...] = ()  # phases whose number of requests the server decides
+    open_ended: tuple[str, ...] = ()  # phases with requests that no plan knows
     unpriced: tuple[str, ...] = ()  # models nobody has a price for
 
     def __str__(self) -> str:
         if self.unpriced:
             return f"unknown: no price for {', '.join(self.unpriced)}"
-        more = f", and what {', '.join(self.open_ended)} sends (a closed loop by duration)"
+        why = "a closed loop by duration, or tasks of custom workloads"
+        more = f", and what {', '.join(self.open_ended)} sends ({why})"
         return f"up to {self.usd:.4f} USD at list price{more if self.open_ended else ''}"
 
 
 def estimate_usd(session: Session) -> Estimate:
-    """What the scenario can cost; user classes that say themselves what to send count as 0."""
+    """The most the planned requests can cost: prompts and full output caps at list price.
+
+    Not in it, and named: phases in which the server's speed decides how many requests there are,
+    and those with workloads of `kind: custom`, whose tasks say themselves what to send.
+    """
     total = 0.0
     open_ended, unpriced = dict[str, None](), dict[str, None]()
     for phase in session.scenario.load:

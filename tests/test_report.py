@@ -28,7 +28,7 @@ from loadlib.compare import compare
 from loadlib.health import Readings, judge
 from loadlib.metrics import CATALOGUE
 from loadlib.recorder import Recorder, Totals
-from loadlib.report import health, html, junit, markdown, terminal, view
+from loadlib.report import delivery, health, html, junit, markdown, terminal, view
 from loadlib.report.words import STATUS_ICONS
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
@@ -561,7 +561,6 @@ def delivering(workload: str, came: int | None, *, meant=100_000, source="server
         (delivering("long", 98_100), None, "nor is less"),
         (delivering("long", None), None, "not known"),
         (delivering("long", 150_000, source="local"), None, "counted here, not by the server"),
-        (delivering("long", 150_000, source="mixed"), None, "in part"),
         (delivering("chat", 150_000), None, "nobody asked for a length"),
     ],
 )  # fmt: skip
@@ -574,6 +573,38 @@ def test_prompts_of_another_length_than_asked_are_said_everywhere(summary, said,
     for page in pages:
         assert ("the server's tokenizer or template" in page) == (said is not None), why
         assert said is None or said in page, why
+        assert delivery.UNCHECKED not in page, why
+
+
+def test_lengths_that_the_server_counted_in_part_are_said_to_be_unchecked():
+    summary = delivering("long", 150_000, source="mixed")
+    (line,) = view.delivered(summary)
+    assert line.endswith(f": {delivery.UNCHECKED}")
+    assert line in shown(terminal.print_summary, summary, width=400)
+    assert view.delivered(delivering("chat", 150_000, source="mixed")) == [], "nobody asked"
+
+
+@pytest.mark.parametrize(
+    ("causes", "dropped", "said", "why"),
+    [
+        ({"dropped/ceiling": 7}, 7, "7 dropped: no place in flight became free for them", "one"),
+        ({"dropped/budget": 7}, 7, "7 dropped: the budget was spent before them", "another"),
+        ({"dropped/ceiling": 4, "dropped/stopped": 1_000}, 1_004,
+         "1,004 dropped: no place in flight became free for 4, the run was stopped before 1,000",
+         "several"),
+        ({"failed/timeout": 7}, 7, "7 dropped: never sent", "nobody knows why"),
+        ({"dropped/ceiling": 4}, 7, "7 dropped: no place in flight became free for 4", "in part"),
+    ],
+)  # fmt: skip
+def test_why_requests_were_dropped(causes, dropped, said, why):
+    summary = FIXTURES["passing"]().summary
+    first, *others = summary.groups
+    assert not any(group.requests.dropped for group in others)
+    requests = msgspec.structs.replace(first.requests, dropped=dropped)
+    changed = msgspec.structs.replace(first, kind="measure", causes=causes, requests=requests)
+    summary = msgspec.structs.replace(summary, groups=(changed, *others))
+    lines = shown(terminal.print_summary, summary, width=400).splitlines()
+    assert f"  {said}" in [line.rstrip() for line in lines], why
 
 
 def test_a_report_that_was_not_written_is_not_named(tmp_path):

@@ -33,7 +33,19 @@ def test_what_is_known_is_estimated_though_a_closed_warmup_is_not(tmp_path):
     estimate = estimate_usd(opened(tmp_path))
     assert estimate.usd == pytest.approx(PLANNED_USD)
     assert estimate.open_ended == ("warmup",)
-    assert str(estimate).startswith("up to 2.0000 USD at list price, and what warmup sends")
+    assert str(estimate) == (
+        "up to 2.0000 USD at list price, and what warmup sends "
+        "(a closed loop by duration, or tasks of custom workloads)"
+    )
+
+
+def test_what_tasks_send_themselves_is_named_and_not_counted(tmp_path):
+    file = tmp_path / "s.yaml"
+    text = LIVE.format(more="", target="").replace("duration: 1s", "requests: 5")
+    file.write_text(text.replace("{chat: {", "{mine: {kind: custom}, chat: {"))
+    estimate = estimate_usd(open_session(Choice(file=str(file))))
+    assert estimate.open_ended == ("warmup", "measure"), "a part of either is custom"
+    assert estimate.usd == pytest.approx(PLANNED_USD * 1005 / 1000 / 2), "the chats' half"
 
 
 def test_a_plan_beyond_the_budget_is_refused_before_anything_is_sent(tmp_path):

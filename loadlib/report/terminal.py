@@ -22,6 +22,11 @@ from loadlib.summary import Comparison, Summary
 GATES = 12  # lines; failed and undecided gates come first
 GROUPS = 36
 MESSAGES = 3
+DROPPED = {
+    "ceiling": "no place in flight became free for {}",
+    "budget": "the budget was spent before {}",
+    "stopped": "the run was stopped before {}",
+}
 STYLES = {
     "pass": "green", "ok": "green", "fail": "red", "bad": "red", "error": "red",
     "regressed": "red", "inconclusive": "yellow", "warn": "yellow", "interrupted": "magenta",
@@ -140,15 +145,28 @@ def _misses(summary: Summary, out: Console) -> None:
     answers that did not pass their check, and prompts of another length than was asked for."""
     told = view.error_examples(summary, limit=MESSAGES)
     lines = [f"{number}× {text} ({place})" for number, place, text in told]
-    dropped = sum(group.requests.dropped for group in view.measured(summary))
-    if dropped:
-        lines.insert(0, f"{f.count(dropped)} dropped: no place in flight became free for them")
+    lines[:0] = _dropped(summary)
     lines += [*quality.misses(summary, limit=MESSAGES), *limits.lines(summary)[:MESSAGES]]
     for line in lines:
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     for line in view.delivered(summary):
         mark = Text(f"{STATUS_ICONS['warn']} ", style=STYLES["warn"])
         out.print(Padding(mark.append(line, "default"), (0, 0, 0, 2), expand=False))
+
+
+def _dropped(summary: Summary) -> list[str]:
+    """How many arrivals were never sent, and why: a line, if there are any."""
+    groups = view.measured(summary)
+    dropped = sum(group.requests.dropped for group in groups)
+    if not dropped:
+        return []
+    found = {cause: sum(g.causes.get(f"dropped/{cause}", 0) for g in groups) for cause in DROPPED}
+    reasons = [
+        DROPPED[cause].format("them" if n == dropped else f.count(n))
+        for cause, n in found.items()
+        if n
+    ]
+    return [f"{f.count(dropped)} dropped: {', '.join(reasons) or 'never sent'}"]
 
 
 def _health(summary: Summary, out: Console) -> None:
