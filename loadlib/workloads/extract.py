@@ -139,6 +139,7 @@ class Extract:
         self.name = name
         self._spec, self._seed = spec, seed
         self._caps = Lengths((), spec.output_tokens, (seed, name))
+        self._words: dict[str, int] = {}
         sorts = [(paper, size) for paper in dict.fromkeys(spec.papers) for size in set(spec.size)]
         pixels = sum(size[0] * size[1] for _, size in sorts)
         self._album: Album[tuple[receipts.Kind, Size], Receipt] = Album(sorts, pixels, self._drawn)
@@ -253,9 +254,12 @@ class Extract:
 
     def _need(self, model: Target, form: Form) -> int:
         """The most tokens a prompt of a form has, its schema included."""
-        system = [{"role": "system", "content": self._spec.system}] if self._spec.system else []
         encoding = encoding_of(model)[0]
-        words = tokens.chat_tokens(system, encoding) + tokens.count(_SPELLED, encoding) + _WORDS
+        if encoding not in self._words:
+            system = [{"role": "system", "content": self._spec.system}] if self._spec.system else []
+            counted = tokens.chat_tokens(system, encoding) + tokens.count(_SPELLED, encoding)
+            self._words[encoding] = counted + _WORDS
+        words = self._words[encoding]
         if form == "text":
             return words
         manners = [(size, detail) for size in self._spec.size for detail in self._spec.detail]
