@@ -458,7 +458,7 @@ def _check_workloads(scenario: Scenario) -> None:
         raise broken("every weight is 0: a scenario of zero requests proves nothing", "workloads")
     sent = {workload.kind for workload in scenario.workloads.values() if workload.weight > 0}
     if sent == {"custom"} and scenario.on_throttle.policy == "backoff":
-        reason = "backoff tries no request again that a task sends: every workload is kind: custom"
+        reason = "what tasks send is not tried again, and every workload is kind: custom"
         raise broken(reason, "on_throttle")
     busy = {model for model, _workload in scenario.groups}
     for position, model in enumerate(known):

@@ -1144,6 +1144,6 @@ def test_backoff_needs_requests_that_loadlib_sends_itself(workloads, why):
     assert parse(text).backoff is None, why
     with pytest.raises(ScenarioError) as caught:
         parse(text + "on_throttle: backoff")
-    assert ":5: on_throttle: backoff tries no request again that a task" in str(caught.value), why
+    assert ":5: on_throttle: what tasks send is not tried again" in str(caught.value), why
     some = text.replace("b: {kind: custom}", "b: {kind: chat}").replace(", weight: 0", "")
     assert parse(some + "on_throttle: backoff").backoff, "the chats are tried again"
