@@ -292,7 +292,7 @@ class Worker:
     ) -> Ticket:
         """Permission to send one request now. With `hold` its sample waits for `commit`.
 
-        `written` is the length of a body that loadlib did not build itself.
+        `written` is the length of its body in bytes, where that is known.
 
         Raises:
             Closed: the budget is spent; the run is being stopped.
