@@ -95,7 +95,11 @@ class Goodput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """US dollars at list price; None where the model has no known price."""
+    """US dollars at list price; None where the model has no known price.
+
+    Requests of unknown cost are not free: per thousand is of those whose cost is known, and per
+    thousand good ones, which bears what the others cost too, is None where any is unknown.
+    """
 
     total: float | None = None
     per_1k_requests: float | None = None

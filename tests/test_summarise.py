@@ -132,8 +132,8 @@ def test_tokens_cost_quality_and_connections():
     assert group.tokens.cached is None, "unknown is not 0"
     assert group.tokens.source == "server"
     assert group.cost_usd.total == 0.75
-    assert group.cost_usd.per_1k_requests == 187.5
-    assert group.cost_usd.per_1k_good_requests == 375
+    assert group.cost_usd.per_1k_requests == 375, "the late ones may be billed, too"
+    assert group.cost_usd.per_1k_good_requests is None
     assert (group.quality.checked, group.quality.passed, group.quality.share) == (2, 1, 0.5)
     assert group.quality.ci95 is not None
     assert group.connections == 1
@@ -262,8 +262,21 @@ def test_what_nobody_knows_the_cost_of_is_counted_beside_the_total():
     ]
     cost = only(rows).cost_usd
     assert (cost.total, cost.unknown) == (0.5, 2), "refused and unsent ones cost nothing"
+    assert cost.per_1k_requests == 250, "0.5 for one, and nothing for the one that was refused"
     unpriced = only([sample(cost_usd=None)]).cost_usd
     assert (unpriced.total, unpriced.unknown) == (None, 1), "unknown, and not 0"
+
+
+def test_good_requests_bear_what_all_others_cost_where_that_is_known():
+    rows = [
+        sample(cost_usd=0.5),
+        sample(Outcome.TRUNCATED, cost_usd=0.25),
+        sample(Outcome.THROTTLED, status=429),
+    ]
+    cost = only(rows, objectives="ttft < 1s").cost_usd
+    assert (cost.per_1k_requests, cost.per_1k_good_requests) == (250, 750)
+    some = only([*rows, sample(Outcome.TIMEOUT)], objectives="ttft < 1s").cost_usd
+    assert (some.per_1k_requests, some.per_1k_good_requests) == (250, None), "unknown, and not 0"
 
 
 def test_attempts_that_were_tried_again_are_no_requests():
