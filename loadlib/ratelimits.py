@@ -87,7 +87,7 @@ class Watch:
         told = self._told.get(sample.model)
         if told is None:
             told = self._told[sample.model] = _Told()
-        told.throttled += sample.outcome is Outcome.THROTTLED
+        told.throttled += sample.made and sample.outcome is Outcome.THROTTLED
         if sample.retry_after_ms is not None:
             told.retry_after_ms = max(told.retry_after_ms or 0, sample.retry_after_ms)
         if sample.rate_limit is None:
