@@ -195,6 +195,8 @@ class _Gathered:
     causes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     buckets: dict[int, _Bucket] = field(default_factory=dict)
+    said: int | None = None  # output tokens of answers that ended ok
+    said_known: bool = True
     asked: int | None = None
     cut: int | None = None
     delivered: int | None = None
@@ -233,6 +235,9 @@ class _Gathered:
         self.reasoning = _plus(self.reasoning, sample.reasoning_tokens)
         if sample.tokens_source is not None:
             self.sources.add(sample.tokens_source)
+        if sample.outcome is Outcome.OK:
+            self.said = _plus(self.said, sample.output_tokens)
+            self.said_known &= sample.output_tokens is not None
         if sample.outcome is Outcome.OK and sample.asked_tokens is not None:
             self.asked = _plus(self.asked, sample.asked_tokens)
             kept = sample.asked_tokens if sample.cut_tokens is None else sample.cut_tokens
@@ -299,6 +304,7 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
             cached=mine.cached,
             reasoning=mine.reasoning,
             source=_source(mine.sources),
+            mean_answer=_mean_answer(requests.ok, mine),
         ),
         throughput=_throughput(key, totals, requests.scheduled, mine),
         goodput=_goodput(requests.scheduled - requests.cancelled, mine),
@@ -320,6 +326,10 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
         cut_tokens=mine.cut,
         delivered_tokens=mine.delivered if mine.delivered_known else None,
     )
+
+
+def _mean_answer(ok: int, mine: _Gathered) -> float | None:
+    return round(mine.said / ok, 6) if ok and mine.said is not None and mine.said_known else None
 
 
 def _source(sources: set[str]) -> str | None:

@@ -68,13 +68,16 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over the group; `source` is server, local, estimate or mixed."""
+    """Sums over the group, failed answers as far as they came; `source` is server, local, estimate
+    or mixed. `mean_answer`: output of an answer that ended ok; None where any was not counted.
+    """
 
     input: int | None = None
     output: int | None = None
     cached: int | None = None
     reasoning: int | None = None
     source: str | None = None
+    mean_answer: float | None = None
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):

@@ -168,6 +168,21 @@ def test_without_a_price_there_is_no_cost():
     assert (cost.total, cost.per_1k_requests, cost.per_1k_good_requests) == (None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("more", "mean", "why"),
+    [
+        ([], 15, "of 10 and 20"),
+        ([sample(Outcome.TRUNCATED, output_tokens=500)], 15, "what failed answers said is not it"),
+        ([sample(Outcome.THROTTLED, output_tokens=0)], 15, "nor that they said nothing"),
+        ([sample(output_tokens=None)], None, "a mean with a hole in it is not known"),
+    ],
+)
+def test_how_long_an_answer_is(more, mean, why):
+    rows = [sample(output_tokens=10), sample(output_tokens=20), *more]
+    assert only(rows).tokens.mean_answer == mean, why
+    assert only([sample(Outcome.TIMEOUT)]).tokens.mean_answer is None
+
+
 def test_mixed_sources_say_so():
     samples = [sample(tokens_source="server"), sample(tokens_source="estimate")]
     assert only(samples).tokens.source == "mixed"
