@@ -244,6 +244,10 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     if scenario is None and not given["models"]:
         raise UsageError("nothing to validate: give a scenario file")
     session = open_session(_choice(scenario, given))
+    if session.scenario.simulator is not None:
+        from loadlib.simulator import check
+
+        check(session.scenario.simulator.options)
     _say(scenarios.to_yaml(session.scenario).rstrip())
     plan = gates.planned(session.scenario, session.reach)
     _say()

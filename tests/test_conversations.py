@@ -266,6 +266,7 @@ def test_without_a_scenario_a_user_goes_on_with_its_conversation(driver: Driver,
     ended = driver.locust("talk.py", "-u", "1", "-r", "1", "-t", "2s", "--host", driver.base_url)
     found = sorted(ended.rows, key=lambda row: row["index"])
     assert len(found) > 8
+    assert [row["turn"] for row in found[:5]] == [1, 2, 3, 1, 1]
     growing = [row["input_tokens"] for row in found]
     assert growing[0] < growing[1] < growing[2]
     assert growing[3] == tokens.chat_tokens([{"role": "user", "content": "Alone."}], "o200k_base")

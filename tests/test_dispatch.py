@@ -293,6 +293,8 @@ def test_streams_of_30_s_get_ten_seconds_and_are_cancelled_then(stopped):
     cancelled = [row for row in ended.rows if row["outcome"] == "cancelled"]
     assert len(cancelled) >= 3
     assert max(row["end_ns"] - row["intended_ns"] for row in cancelled) > 9e9
+    # Their tapes tell what had come by then.
+    assert all(row["sent_ns"] and row["first_token_ns"] and row["events"] > 50 for row in cancelled)
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from commandline import loadlib, scenario
 from conftest import Simulators
-from locust_driver import read, rows
+from locust_driver import Driver, read, rows
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +102,37 @@ def test_without_backoff_a_refusal_is_the_end(tmp_path: Path, simulators: Simula
     assert (requests["ok"], requests["throttled"], requests["attempts"]) == (8, 4, 12)
     assert not any(row["retried"] for row in found)
     assert {row["retry_after_ms"] for row in found} == {None, 1000}
+
+
+OWN_WORDS = """
+from locust import task
+from loadlib import LLMUser
+
+
+class Own(LLMUser):
+    kind = "chat"  # takes its arrivals, and says something else
+
+    @task
+    def ask(self):
+        reply = self.llm.chat([{"role": "user", "content": "My own words"}], max_tokens=4)
+        print("told", reply.outcome.value)
+"""
+
+
+def test_what_a_task_said_itself_goes_back_to_the_task(
+    driver: Driver, simulators: Simulators
+) -> None:
+    fault = "status,status=429,every=3"
+    url = simulators("--profile", "instant", "--fault", fault, fresh=True).base_url
+    driver.write("own.py", OWN_WORDS)
+    name = driver.scenario(
+        "[{phase: measure, requests: 9, arrival: closed, users: 1}]",
+        models=[{"name": "gpt-4o-mini", "base_url": url}], on_throttle="backoff",
+    )  # fmt: skip
+    ended = driver.locust("own.py", "--scenario", name)
+    assert [row["attempt"] for row in ended.rows] == [1] * 9
+    assert not any(row["retried"] for row in ended.rows)
+    assert ended.out.count("told throttled") + ended.err.count("told throttled") == 3
 
 
 def test_the_budget_holds_over_processes_and_attempts(

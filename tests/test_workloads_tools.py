@@ -302,6 +302,8 @@ def test_a_wrong_call_ends_the_conversation():
     assert prompt.then(Said("I cannot do that.")) is None
     assert prompt.then(Said(calls=prompt.right.calls * 2)) is None
     assert prompt.then(prompt.right) is not None
+    endless = Said(" " * 1_200_000, prompt.right.calls)
+    assert prompt.then(endless) is None, "text that the tokenizer gives up on"
     unchecked = tools("multi-step", check=False).prompt(Model(), 0)
     assert unchecked.then(unchecked.right) is not None, "what follows does not hang on `check`"
     assert unchecked.then(Said("x")) is None

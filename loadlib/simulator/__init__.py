@@ -7,21 +7,26 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
 from loadlib.errors import PreflightError, UsageError
-from loadlib.simulator import crew, tls
+from loadlib.simulator import crew, options, tls
 from loadlib.simulator.app import Service, Settings, warm_up
 from loadlib.simulator.connection import REQUEST_S, Wrap, listen, reserve
 from loadlib.simulator.faults import Rule
 from loadlib.simulator.pacer import new_loop
 from loadlib.simulator.profiles import load as load_profile
 
-__all__ = ["Rule", "serve"]
+__all__ = ["Rule", "check", "serve"]
 
 LOOPBACK = {"127.0.0.1": "127.0.0.1", "localhost": "127.0.0.1", "::1": "::1"}
+
+
+def check(argv: Sequence[str]) -> None:
+    """Read options of the simulator without starting it. Raises `UsageError`."""
+    load_profile(options.parse(list(argv), "simulator")["profile"])
 
 
 def serve(

@@ -32,7 +32,9 @@ class Onward:
         self, arrival: Arrival, prompt: Prompt | None, sample: Sample, answer: Answer
     ) -> Sample:
         """The sample, marked where the request is tried again."""
-        then, wait_ns = next_turn(prompt, sample), self._wait_ns(arrival, sample)
+        # What a task said itself goes back to the task, which knows what to do about it.
+        own = arrival.prepared is None or arrival.prepared.prompt is not prompt
+        then, wait_ns = next_turn(prompt, sample), None if own else self._wait_ns(sample)
         self.dispatcher.finish(arrival, goes_on=then is not None or wait_ns is not None)
         if then is not None:
             self._turn(arrival, then, sample, answer)
@@ -41,24 +43,22 @@ class Onward:
         return sample
 
     def _turn(self, arrival: Arrival, then: Then, sample: Sample, answer: Answer) -> None:
-        following = None
+        following, prepared = None, None
         try:
             following = then(answer.said)
+            prepared = None if following is None else self.prepare(following.prompt)
         finally:
-            if following is None and arrival.stage.phase.closed:
+            if prepared is None and arrival.stage.phase.closed:
                 self.dispatcher.part(arrival)
-        if following is None:
+        if following is None or prepared is None:
             return
         due_ns = sample.end_ns + following.wait_ns
         call = replace(arrival.call, intended_ns=due_ns, turn=following.prompt.turn, attempt=1)
-        self.dispatcher.follow(arrival, call, self.prepare(following.prompt), due_ns)
+        self.dispatcher.follow(arrival, call, prepared, due_ns)
 
-    def _wait_ns(self, arrival: Arrival, sample: Sample) -> int | None:
-        """How long to wait before the next attempt; None: this one is the last. What a task said
-        itself goes back to the task, which knows what to do about it."""
-        if self.backoff is None or arrival.prepared is None:
-            return None
-        return self.backoff.wait_ns(sample)
+    def _wait_ns(self, sample: Sample) -> int | None:
+        """How long to wait before the next attempt; None: this one is the last."""
+        return None if self.backoff is None else self.backoff.wait_ns(sample)
 
     def _again(self, arrival: Arrival, sample: Sample, wait_ns: int) -> bool:
         assert arrival.prepared is not None

@@ -41,6 +41,7 @@ DRAIN_EVERY_S = 1.0
 # Full collections five times as seldom as by default: each walks through what 400 streams hold,
 # which takes 5 ms. Young ones, 0.1 ms each, find nearly all there is to find.
 GC_THRESHOLDS = (700, 10, 50)
+CUT_S = 2.0  # so long may requests take to be cut off
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 
 Send = Callable[[str, dict[str, Any]], None]
@@ -50,12 +51,13 @@ _Request = tuple[str, str, int, int]
 class Ticket:
     """One request that may be sent now, and what must be settled when it is over."""
 
-    __slots__ = ("arrival", "call", "held", "hold", "prompt", "reserved")
+    __slots__ = ("arrival", "call", "held", "hold", "prompt", "reserved", "sender")
 
     def __init__(
         self, call: Call, arrival: Arrival | None, prompt: Prompt | None, *, hold: bool
     ) -> None:
         self.call, self.arrival, self.prompt, self.hold = call, arrival, prompt, hold
+        self.sender = gevent.getcurrent()
         self.reserved: int | None = None
         self.held: tuple[Sample, Answer] | None = None
 
@@ -208,6 +210,10 @@ class Worker:
         self.client.close()
 
     def _settle(self) -> None:
+        # What was sent and is not over is cut off here, so that its tape tells what came of it.
+        here = gevent.getcurrent()
+        senders = {t.sender for t in self._tickets.values() if t.held is None} - {here}
+        gevent.killall([one for one in senders if isinstance(one, gevent.Greenlet)], timeout=CUT_S)
         for ticket in list(self._tickets.values()):
             if ticket.held is not None:
                 self.commit(ticket)
@@ -231,6 +237,7 @@ class Worker:
                 index=call.index, phase=call.phase, model=call.model, workload=call.workload,
                 intended_ns=call.intended_ns, sent_ns=None, end_ns=now_ns,
                 outcome=Outcome.CANCELLED, cause="cancelled", error="the run ended first",
+                attempt=call.attempt, turn=call.turn,
             ),
             Answer(),
         )  # fmt: skip
@@ -301,7 +308,8 @@ class Worker:
         """
         if arrival is None:
             now_ns = time.monotonic_ns()
-            call = Call(next(self._numbers), self._free_phase, model, workload, now_ns)
+            turn = 1 if prompt is None else prompt.turn
+            call = Call(next(self._numbers), self._free_phase, model, workload, now_ns, turn=turn)
             self.recorder.scheduled((model, workload, call.phase), now_ns)
         else:
             call = arrival.call
@@ -361,14 +369,17 @@ class Worker:
         ticket = self._tickets.get(call)
         if ticket is None:
             return  # warm-up of code paths
-        if ticket.arrival is not None and self._onward is not None:
-            sample = self._onward.after(ticket.arrival, ticket.prompt, sample, answer)
-            self._note_lag(ticket.arrival, sample)
-            if sample.retried:
-                self._refused[_request(call)] = sample.outcome
         ticket.held = (sample, answer)
-        if not ticket.hold or sample.outcome is Outcome.CANCELLED:
-            self.commit(ticket)
+        try:
+            if ticket.arrival is not None and self._onward is not None:
+                self._note_lag(ticket.arrival, sample)
+                after = self._onward.after(ticket.arrival, ticket.prompt, sample, answer)
+                ticket.held = (after, answer)
+                if after.retried:
+                    self._refused[_request(call)] = after.outcome
+        finally:  # whatever its next turn is, an answer counts
+            if not ticket.hold or sample.outcome is Outcome.CANCELLED:
+                self.commit(ticket)
 
     def _finish_ticket(
         self, ticket: Ticket, sample: Sample, answer: Answer, failure: str | None = None

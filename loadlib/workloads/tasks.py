@@ -116,7 +116,12 @@ class Tasks:
         self, model: Target, then: Callable[[Said], Task | None], cap: int, turn: int, said: Said
     ) -> Next | None:
         following = then(said)
-        return None if following is None else Next(self._prompt(model, following, cap, turn + 1))
+        if following is None:
+            return None
+        try:
+            return Next(self._prompt(model, following, cap, turn + 1))
+        except ValueError:  # the answer holds text that the tokenizer gives up on
+            return None
 
     def _messages(self, task: Task) -> Sequence[Message]:
         system = self._spec.system
