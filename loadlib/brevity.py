@@ -14,15 +14,9 @@ SHORTER = 0.10  # of the mean length: below it answers differ by themselves
 ENOUGH = 20  # answers on each side
 
 
-def mean_answer(group: Group) -> float | None:
-    """Mean output tokens of an answer that ended well; None where nobody counted them."""
-    output = group.tokens.output
-    return output / group.requests.ok if output is not None and group.requests.ok else None
-
-
 def between(before: Group, after: Group) -> str | None:
     """A sentence where `after` ended its answers sooner than `before` and said less in them."""
-    old, new = mean_answer(before), mean_answer(after)
+    old, new = before.tokens.mean_answer, after.tokens.mean_answer
     if old is None or new is None or not old or new >= old * (1 - SHORTER):
         return None
     if min(before.requests.ok, after.requests.ok) < ENOUGH:

@@ -297,7 +297,8 @@ def _endpoint(spec: ModelSpec, wire: str) -> str | None:
 
 def _at(base_url: str, wire: str, today: date) -> Model:
     """A model by the endpoint that serves it."""
-    if (urlsplit(base_url).hostname or "").endswith(AZURE_HOSTS):
+    scheme, host, port = _place(base_url)
+    if (scheme, port) == ("https", 443) and (host or "").endswith(AZURE_HOSTS):
         return _azure(wire, base_url)
     provider = _provider_at(base_url)
     return _own(wire, base_url) if provider is None else _served(provider, wire, today)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ GONE_WINDOW_NS = 10 * 10**9  # … over at least this long
 
 CAP_FIELDS = ("max_tokens", "max_completion_tokens")
 BYTES_PER_TOKEN = 3  # at least, in the JSON of a request
+BESIDE = ("tools", "functions", "response_format")  # become part of the prompt in their own ways
 MOST = 10**9  # of anything a request body asks for
 
 
@@ -45,17 +46,29 @@ def answers(body: Mapping[str, Any]) -> int:
     return max(1, _number(body.get("n")) or 1)
 
 
-def most_sent(messages: Sequence[Message], encoding: str, wire: str, written: int) -> int:
-    """The most prompt tokens of messages nobody counted: as they are counted here, or by
-    `written`, the length of the whole body in bytes (0: unknown).
+def beside_tokens(body: Mapping[str, Any], counted: Collection[str] = ()) -> int:
+    """The most prompt tokens of what stands beside the messages, but for what was `counted`.
+
+    How a provider writes it into the prompt is not published: by the length of its JSON.
+    """
+    found = [body[name] for name in BESIDE if name in body and name not in counted]
+    return sum(-(-len(msgspec.json.encode(one)) // BYTES_PER_TOKEN) for one in found)
+
+
+def most_sent(
+    messages: Sequence[Message], encoding: str, wire: str, written: int, beside: int = 0
+) -> int:
+    """The most prompt tokens of messages nobody counted: as they are counted here, with the
+    tokens `beside` them, or by `written`, the length of the whole body in bytes (0: unknown).
 
     Images are taken out of both, and count as the dearest the model knows.
     """
     bare, images, characters = image_tokens.without_images(messages)
     try:
-        counted = tokens.chat_tokens(bare, encoding)
+        counted = tokens.chat_tokens(bare, encoding) + beside
     except ValueError:  # sound, files
-        counted, written = 0, written or len(msgspec.json.encode(messages))
+        own = len(msgspec.json.encode(messages)) + BYTES_PER_TOKEN * beside
+        counted, written = 0, written or own
     by_length = -(-max(0, written - characters) // BYTES_PER_TOKEN)
     return images * image_tokens.most(wire) + max(counted, by_length)
 

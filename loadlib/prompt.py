@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ class Prompt:
     """One request to be made of one model.
 
     `tokens` is the whole prompt as billed (chat template included), counted locally; `exact`
-    says whether that count is the provider's own tokenizer or an estimate.
+    says whether that count is the provider's own tokenizer or an estimate. `counted` names what of
+    `extra_body` (see `guard.BESIDE`) is in it.
     """
 
     model: str
@@ -33,6 +34,7 @@ class Prompt:
     right: Said | None = None  # the right answer, where there is one: what a simulator shall say
     name: str | None = None  # what Locust's own tables call it; default: "<model>/<workload>"
     extra_body: Mapping[str, Any] = field(default_factory=dict)
+    counted: Collection[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # beside those of the SDK
     turn: int = 1  # of its conversation
     then: Then | None = None  # what follows in the conversation; None: nothing

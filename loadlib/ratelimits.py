@@ -4,7 +4,8 @@ A limit is on the account of a model, so all its workloads and phases count toge
 any 60 whole seconds one after the other. `requests` are attempts that were sent, refused ones too:
 providers count them. Tokens are counted twice: as they were used (the prompt when its answer
 begins, the answer as it comes), and `reserved`, prompt and output cap when they were sent, which
-is what a provider can know when it lets a request in or not.
+is what a provider can know when it lets a request in or not. Tokens that nobody could count are
+in neither: both are the least that it can have been.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Watch:
         told = self._told.get(sample.model)
         if told is None:
             told = self._told[sample.model] = _Told()
-        told.throttled += sample.outcome is Outcome.THROTTLED
+        told.throttled += sample.made and sample.outcome is Outcome.THROTTLED
         if sample.retry_after_ms is not None:
             told.retry_after_ms = max(told.retry_after_ms or 0, sample.retry_after_ms)
         if sample.rate_limit is None:

@@ -175,9 +175,7 @@ class Recorder:
                     parts.extend(found)
 
     def _count_attempt(self, key: Key, sample: Sample) -> None:
-        # Between two attempts the run ended: the next one was never made.
-        waited = sample.attempt > 1 and sample.sent_ns is None
-        if sample.outcome is Outcome.DROPPED or (sample.outcome is Outcome.CANCELLED and waited):
+        if not sample.made:
             return
         row = self._attempts.setdefault(key, [0, 0])
         row[0] += 1

@@ -92,6 +92,14 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None = None  # the share of the answer's parts that are right, 0…1
     cost_usd: float | None = None
 
+    @property
+    def made(self) -> bool:
+        """Whether it was tried at all. An attempt that its request waited for in vain was not,
+        though it says how the request ended."""
+        waited = self.attempt > 1 and self.sent_ns is None
+        in_vain = self.outcome is Outcome.CANCELLED or self.cause == "ceiling"
+        return self.outcome is not Outcome.DROPPED and not (waited and in_vain)
+
     def shifted(self, offset_ns: int) -> Sample:
         """The same sample with every instant moved by `offset_ns` (monotonic → epoch)."""
         moved = {

@@ -15,7 +15,7 @@ from loadlib import limits_planned, scenario_yaml
 from loadlib import scenario as scenarios
 from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
-from loadlib.guard import answers
+from loadlib.guard import answers, beside_tokens
 from loadlib.redact import redact
 from loadlib.scenario import Phase, Reach, Scenario
 from loadlib.schedule import Shard, share
@@ -451,7 +451,8 @@ def estimate_usd(session: Session) -> Estimate:
                 continue
             prompt, answer = source.expected_tokens(session.models[name])
             spec = session.scenario.workloads[workload]
-            answer *= answers(spec.extra_body if isinstance(spec, PromptSpec) else {})
+            body = spec.extra_body if isinstance(spec, PromptSpec) else {}
+            prompt, answer = prompt + beside_tokens(body), answer * answers(body)
             cost = session.models[name].cost_usd(round(prompt), round(answer))
             if cost is None:
                 unpriced[name] = None

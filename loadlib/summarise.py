@@ -26,6 +26,7 @@ from loadlib.summary import (
     Group,
     LengthBucket,
     Quality,
+    Requests,
     Stats,
     Throughput,
     Tokens,
@@ -183,7 +184,8 @@ class _Gathered:
     cached: int | None = None
     reasoning: int | None = None
     cost: float | None = None
-    uncosted: int = 0
+    uncosted: int = 0  # attempts …
+    requests_uncosted: int = 0  # … that were a request's last
     sources: set[str] = field(default_factory=set)
     quality: _Checked = field(default_factory=_Checked)
     variants: dict[str, _Checked] = field(default_factory=dict)
@@ -193,6 +195,8 @@ class _Gathered:
     causes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
     buckets: dict[int, _Bucket] = field(default_factory=dict)
+    said: int | None = None  # output tokens of answers that ended ok
+    said_known: bool = True
     asked: int | None = None
     cut: int | None = None
     delivered: int | None = None
@@ -211,6 +215,7 @@ class _Gathered:
             self.cost = (self.cost or 0.0) + sample.cost_usd
         elif not costs_nothing(sample):
             self.uncosted += 1
+            self.requests_uncosted += not sample.retried
         self.quality.add(sample)
         if sample.variant is not None and sample.quality is not None:
             known = sample.variant in self.variants
@@ -230,6 +235,9 @@ class _Gathered:
         self.reasoning = _plus(self.reasoning, sample.reasoning_tokens)
         if sample.tokens_source is not None:
             self.sources.add(sample.tokens_source)
+        if sample.outcome is Outcome.OK:
+            self.said = _plus(self.said, sample.output_tokens)
+            self.said_known &= sample.output_tokens is not None
         if sample.outcome is Outcome.OK and sample.asked_tokens is not None:
             self.asked = _plus(self.asked, sample.asked_tokens)
             kept = sample.asked_tokens if sample.cut_tokens is None else sample.cut_tokens
@@ -296,10 +304,11 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
             cached=mine.cached,
             reasoning=mine.reasoning,
             source=_source(mine.sources),
+            mean_answer=_mean_answer(requests.ok, mine),
         ),
         throughput=_throughput(key, totals, requests.scheduled, mine),
         goodput=_goodput(requests.scheduled - requests.cancelled, mine),
-        cost_usd=_cost(requests.sent, mine),
+        cost_usd=_cost(requests, mine),
         quality=_quality(mine),
         kind="measure" if window is None else window.kind,
         load="" if window is None else window.load,
@@ -317,6 +326,10 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
         cut_tokens=mine.cut,
         delivered_tokens=mine.delivered if mine.delivered_known else None,
     )
+
+
+def _mean_answer(ok: int, mine: _Gathered) -> float | None:
+    return round(mine.said / ok, 6) if ok and mine.said is not None and mine.said_known else None
 
 
 def _source(sources: set[str]) -> str | None:
@@ -414,14 +427,17 @@ def _goodput(arrivals: int, mine: _Gathered) -> Goodput:
     )
 
 
-def _cost(sent: int, mine: _Gathered) -> Cost:
+def _cost(requests: Requests, mine: _Gathered) -> Cost:
     if mine.cost is None:
         return Cost(unknown=mine.uncosted)
+    unknown = mine.requests_uncosted + requests.lost
+    known = requests.sent - unknown
+    good = mine.good if mine.bounds and not unknown else 0
     return Cost(
         total=mine.cost,
         unknown=mine.uncosted,
-        per_1k_requests=1000 * mine.cost / sent if sent else None,
-        per_1k_good_requests=1000 * mine.cost / mine.good if mine.bounds and mine.good else None,
+        per_1k_requests=1000 * mine.cost / known if known > 0 else None,
+        per_1k_good_requests=1000 * mine.cost / good if good else None,
     )
 
 

@@ -68,13 +68,16 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tokens(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over the group; `source` is server, local, estimate or mixed."""
+    """Sums over the group, failed answers as far as they came; `source` is server, local, estimate
+    or mixed. `mean_answer`: output of an answer that ended ok; None where any was not counted.
+    """
 
     input: int | None = None
     output: int | None = None
     cached: int | None = None
     reasoning: int | None = None
     source: str | None = None
+    mean_answer: float | None = None
 
 
 class Throughput(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +98,11 @@ class Goodput(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
-    """US dollars at list price; None where the model has no known price."""
+    """US dollars at list price; None where the model has no known price.
+
+    Requests of unknown cost are not free: per thousand is of those whose cost is known, and per
+    thousand good ones, which bears what the others cost too, is None where any is unknown.
+    """
 
     total: float | None = None
     per_1k_requests: float | None = None

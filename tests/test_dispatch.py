@@ -326,15 +326,24 @@ def test_a_second_signal_does_not_wait_for_streams(driver, second):
     assert max(row["end_ns"] - row["intended_ns"] for row in cancelled) < 9e9
 
 
-def test_a_tasks_own_words_count_against_max_usd_before_they_are_sent(driver):
-    driver.write("own.py", """
+@pytest.mark.parametrize(
+    ("words", "beside", "max_usd", "sent"),
+    [
+        ("word " * 1000, {}, 0.055, 3),  # a third of its bytes: 1.7 cents each
+        ("Hello", {"documents": ["x" * 3000]}, 0.009, 0),  # a cent, by the length of the body
+    ],
+)
+def test_a_tasks_own_words_count_against_max_usd_before_they_are_sent(
+    driver, words, beside, max_usd, sent
+):
+    driver.write("own.py", f"""
 from loadlib import LLMUser
 from locust import task
 
 class Own(LLMUser):
     @task
     def ask(self):
-        self.llm.chat([{"role": "user", "content": "word " * 1000}], max_tokens=4)
+        self.llm.chat([{{"role": "user", "content": {words!r}}}], max_tokens=4, **{beside})
 """)  # fmt: skip
     name = driver.scenario(
         "[{phase: measure, requests: 60, arrival: closed, users: 5}]",
@@ -343,12 +352,12 @@ class Own(LLMUser):
             "price": {"input_usd_per_mtok": 10, "output_usd_per_mtok": 10},
         }],
         workloads={"Own": {"kind": "custom"}},
-        budget={"max_usd": 0.055},
+        budget={"max_usd": max_usd},
     )  # fmt: skip
     ended = driver.locust("own.py", "--scenario", name)
     assert ended.code == 4, ended.err
-    assert ended.requests()["sent"] == 5  # a cent each, and a little
-    assert ended.summary["groups"][0]["cost_usd"]["total"] <= 0.055
+    assert ended.requests().get("sent", 0) == sent
+    assert sum(group["cost_usd"]["total"] or 0 for group in ended.summary["groups"]) <= max_usd
 
 
 OWN_CODE = """

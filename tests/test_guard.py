@@ -240,6 +240,8 @@ def prompt(tokens: int | None, *, exact: bool = True, **more: Any) -> Prompt:
     return Prompt("m", "w", messages, 50, tokens=tokens, exact=exact, **more)
 
 
+TOOLS = {"tools": ["x" * 296]}  # 300 bytes of JSON
+SOUND = [{"role": "user", "content": [{"type": "input_audio", "data": "A" * 10}]}]  # 72
 PRICED = resolve(
     ModelSpec(
         name="m", base_url="http://127.0.0.1:1/v1",
@@ -256,6 +258,20 @@ PRICED = resolve(
         (prompt(1001, exact=False), 0, 1502, "rounded up"),
         (prompt(None), 0, 108, "a task's own words are counted"),
         (prompt(None), 9000, 3000, "or measured, where the body says more"),
+        (prompt(1000, extra_body=TOOLS), 0, 1100, "tools are part of the prompt, as they are long"),
+        (prompt(1000, exact=False, extra_body=TOOLS), 0, 1600, "and measured, not estimated"),
+        (prompt(1000, extra_body=TOOLS, counted=["tools"]), 0, 1000, "who counted them says so"),
+        (
+            prompt(1000, extra_body={**TOOLS, "response_format": {"a": 1}}, counted=["tools"]),
+            0,
+            1003,
+            "a schema is, too",
+        ),
+        (prompt(1000, extra_body={"functions": ["x" * 296]}), 0, 1100, "and the older functions"),
+        (prompt(1000, extra_body={"user": "x" * 300}), 0, 1000, "what else is in a body is not"),
+        (prompt(None, extra_body=TOOLS), 0, 208, "beside a task's own words"),
+        (prompt(None, extra_body=TOOLS), 900, 300, "the whole body holds them already"),
+        (prompt(None, extra_body=TOOLS, messages=SOUND), 0, 124, "where words cannot be counted"),
     ],
 )
 def test_the_most_an_attempt_can_cost(

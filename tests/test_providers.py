@@ -581,6 +581,24 @@ def test_an_azure_resource_gets_the_deployment_of_the_models_name() -> None:
     assert (mine.provider, mine.own) == (None, True)
 
 
+@pytest.mark.parametrize(
+    ("url", "key", "reason"),
+    [
+        ("https://x.openai.azure.com/openai/v1", "AZURE_OPENAI_API_KEY", "Azure's own"),
+        ("https://x.openai.azure.com:443/openai/v1", "AZURE_OPENAI_API_KEY", "the same port"),
+        ("http://x.openai.azure.com/openai/v1", None, "for everyone on the way to read"),
+        ("https://x.openai.azure.com:8080/openai/v1", None, "another server"),
+        ("http://x.openai.azure.com:8080/openai/v1", None, "both"),
+        ("http://x.openai.azure.com:443/openai/v1", None, "the port does not make it TLS"),
+        ("https://x.openai.azure.com.example.com/v1", None, "another name"),
+    ],
+)
+def test_azures_key_only_goes_where_azure_is(url: str, key: str | None, reason: str) -> None:
+    assert resolve(ModelSpec(name="gpt-4o", base_url=url), today=TODAY).api_key_env == key, reason
+    named = ModelSpec(name="gpt-4o", base_url=url, api_key_env="MINE")
+    assert resolve(named, today=TODAY).api_key_env == "MINE", "who names one decides"
+
+
 # -- rate limits -----------------------------------------------------------------------------------
 
 

@@ -117,8 +117,10 @@ REFUSED = {"outcome": Outcome.THROTTLED, "retried": True}
          {"failed": 1, "throttled": 1, "attempts": 2, "throttled_attempts": 2}, "not"),
         ([REFUSED, {"outcome": Outcome.CANCELLED, "sent_ns": None}],
          {"cancelled": 1, "attempts": 1, "throttled_attempts": 1}, "the run ended in the wait"),
-        ([REFUSED, {"outcome": Outcome.DROPPED}],
-         {"dropped": 1, "sent": 0, "attempts": 1, "throttled_attempts": 1}, "no place again"),
+        ([REFUSED, {"outcome": Outcome.THROTTLED, "sent_ns": None, "cause": "ceiling"}],
+         {"failed": 1, "throttled": 1, "attempts": 1, "throttled_attempts": 1}, "no place again"),
+        ([REFUSED, {"outcome": Outcome.DISCONNECTED, "sent_ns": None, "cause": "connect"}],
+         {"failed": 1, "attempts": 2, "throttled_attempts": 1}, "tried, and not connected"),
         ([REFUSED], {"lost": 1, "attempts": 2, "throttled_attempts": 1}, "nobody knows"),
     ],
 )  # fmt: skip

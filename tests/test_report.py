@@ -32,7 +32,16 @@ from loadlib.report import delivery, health, html, junit, markdown, terminal, vi
 from loadlib.report.words import STATUS_ICONS
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
-from loadlib.summary import Comparison, Cost, Goodput, Health, HealthCheck, Summary, Verdict
+from loadlib.summary import (
+    Comparison,
+    Cost,
+    Goodput,
+    Health,
+    HealthCheck,
+    Requests,
+    Summary,
+    Verdict,
+)
 
 HERE = Path(__file__).parent
 NAMES = sorted(FIXTURES)
@@ -268,6 +277,28 @@ def test_counting_adds_up_or_says_that_it_does_not():
     broken = msgspec.structs.replace(group, requests=odd)
     summary = msgspec.structs.replace(summary, groups=(broken, *summary.groups[1:]))
     assert [holds for holds, _ in health.counting(summary)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("throttled", "refused", "holds", "why"),
+    [
+        (0, 0, True, "all that were tried again had a 503 that said when"),
+        (1, 3, True, "of two that were tried again and one that was not"),
+        (2, 1, False, "a throttled request has a throttled attempt"),
+        (0, 12, False, "more than there were"),
+    ],
+)
+def test_attempts_beyond_the_requests_need_not_be_throttled(throttled, refused, holds, why):
+    group = FIXTURES["full"]().summary.groups[0]
+    counts = Requests(
+        scheduled=9, sent=9, ok=9 - throttled, failed=throttled, throttled=throttled,
+        attempts=11, throttled_attempts=refused,
+    )  # fmt: skip
+    groups = (msgspec.structs.replace(group, requests=counts),)
+    summary = msgspec.structs.replace(FIXTURES["full"]().summary, groups=groups)
+    *_, last = health.counting(summary)
+    said = f"11 attempts were made of 9 requests, {refused} throttled"
+    assert last == (holds, said), why
 
 
 def test_outcomes_without_a_cause_are_counted_too():

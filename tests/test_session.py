@@ -72,3 +72,11 @@ def test_several_answers_to_a_prompt_cost_as_much_as_they_are(tmp_path):
     file.write_text(LIVE.replace("output_tokens: 10}}}}", five).format(more="", target=""))
     estimate = estimate_usd(open_session(Choice(file=str(file))))
     assert estimate.usd == pytest.approx(1000 * (100 * 10 + 5 * 10 * 100) / 1e6)
+
+
+def test_tools_beside_the_prompts_are_estimated_with_them(tmp_path):
+    file = tmp_path / "s.yaml"
+    beside = f"output_tokens: 10, extra_body: {{{{tools: [{'x' * 296}]}}}}"  # 300 bytes
+    file.write_text(LIVE.replace("output_tokens: 10", beside).format(more="", target=""))
+    estimate = estimate_usd(open_session(Choice(file=str(file))))
+    assert estimate.usd == pytest.approx(1000 * ((100 + 100) * 10 + 10 * 100) / 1e6)

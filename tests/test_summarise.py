@@ -132,8 +132,8 @@ def test_tokens_cost_quality_and_connections():
     assert group.tokens.cached is None, "unknown is not 0"
     assert group.tokens.source == "server"
     assert group.cost_usd.total == 0.75
-    assert group.cost_usd.per_1k_requests == 187.5
-    assert group.cost_usd.per_1k_good_requests == 375
+    assert group.cost_usd.per_1k_requests == 375, "the late ones may be billed, too"
+    assert group.cost_usd.per_1k_good_requests is None
     assert (group.quality.checked, group.quality.passed, group.quality.share) == (2, 1, 0.5)
     assert group.quality.ci95 is not None
     assert group.connections == 1
@@ -166,6 +166,21 @@ def test_variants_of_a_hostile_number_are_bounded():
 def test_without_a_price_there_is_no_cost():
     cost = only([sample()]).cost_usd
     assert (cost.total, cost.per_1k_requests, cost.per_1k_good_requests) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "mean", "why"),
+    [
+        ([], 15, "of 10 and 20"),
+        ([sample(Outcome.TRUNCATED, output_tokens=500)], 15, "what failed answers said is not it"),
+        ([sample(Outcome.THROTTLED, output_tokens=0)], 15, "nor that they said nothing"),
+        ([sample(output_tokens=None)], None, "a mean with a hole in it is not known"),
+    ],
+)
+def test_how_long_an_answer_is(more, mean, why):
+    rows = [sample(output_tokens=10), sample(output_tokens=20), *more]
+    assert only(rows).tokens.mean_answer == mean, why
+    assert only([sample(Outcome.TIMEOUT)]).tokens.mean_answer is None
 
 
 def test_mixed_sources_say_so():
@@ -262,8 +277,21 @@ def test_what_nobody_knows_the_cost_of_is_counted_beside_the_total():
     ]
     cost = only(rows).cost_usd
     assert (cost.total, cost.unknown) == (0.5, 2), "refused and unsent ones cost nothing"
+    assert cost.per_1k_requests == 250, "0.5 for one, and nothing for the one that was refused"
     unpriced = only([sample(cost_usd=None)]).cost_usd
     assert (unpriced.total, unpriced.unknown) == (None, 1), "unknown, and not 0"
+
+
+def test_good_requests_bear_what_all_others_cost_where_that_is_known():
+    rows = [
+        sample(cost_usd=0.5),
+        sample(Outcome.TRUNCATED, cost_usd=0.25),
+        sample(Outcome.THROTTLED, status=429),
+    ]
+    cost = only(rows, objectives="ttft < 1s").cost_usd
+    assert (cost.per_1k_requests, cost.per_1k_good_requests) == (250, 750)
+    some = only([*rows, sample(Outcome.TIMEOUT)], objectives="ttft < 1s").cost_usd
+    assert (some.per_1k_requests, some.per_1k_good_requests) == (250, None), "unknown, and not 0"
 
 
 def test_attempts_that_were_tried_again_are_no_requests():

@@ -68,6 +68,32 @@ def test_each_attempt_is_a_sample_and_the_request_counts_once(
             assert after["sent_ns"] >= before["end_ns"] + S, "never earlier than was asked"
 
 
+def test_a_refused_request_that_finds_no_place_again_was_sent_and_refused(
+    tmp_path: Path, simulators: Simulators
+) -> None:
+    """Answers of half a second, one place, ten arrivals a second: no retry finds it free."""
+    slow, fault = "stall-before-first,for=500ms", "status,status=429,every=2,retry_after=1s"
+    url = simulators("--profile", "instant", "--fault", slow, "--fault", fault, fresh=True).base_url
+    load = [{
+        "phase": "measure", "duration": "4s", "arrival": "constant", "rate": "10/s",
+        "max_in_flight": 1, "when_full": "drop",
+    }]  # fmt: skip
+    _, summary, found = run(tmp_path, url, load=load, on_throttle="backoff")
+    group = summary["groups"][0]
+    requests = group["requests"]
+    assert requests["scheduled"] == requests["sent"] + requests["dropped"]
+    assert requests["sent"] == requests["ok"] + requests["failed"] + requests["cancelled"]
+    assert requests["dropped"] == len([row for row in found if row["outcome"] == "dropped"])
+    assert all(row["attempt"] == 1 for row in found if row["outcome"] == "dropped")
+    stands = [row for row in found if row["attempt"] > 1 and row["cause"] == "ceiling"]
+    assert {(row["outcome"], row["sent_ns"]) for row in stands} == {("throttled", None)}
+    assert group["causes"]["throttled/ceiling"] == len(stands)
+    refused = len([row for row in found if row["status"] == 429])
+    assert requests["attempts"] == len([row for row in found if row["sent_ns"] is not None])
+    assert requests["throttled_attempts"] == refused
+    assert summary["rate_limits"]["gpt-4o-mini"]["throttled"] == refused
+
+
 def test_without_backoff_a_refusal_is_the_end(tmp_path: Path, simulators: Simulators) -> None:
     fault = "status,status=429,every=3,retry_after=1s"
     url = simulators("--profile", "instant", "--fault", fault, fresh=True).base_url
@@ -135,6 +161,6 @@ def test_the_budget_holds_over_processes_and_attempts(
     assert 0.3 < sum(costs) <= 0.5
     good = [row for row in found if row["outcome"] == "ok"]
     assert group["cost_usd"]["per_1k_requests"] == pytest.approx(
-        1000 * sum(costs) / group["requests"]["sent"]
+        1000 * sum(costs) / (group["requests"]["sent"] - group["cost_usd"]["unknown"])
     )
     assert len(good) == len(costs)

@@ -231,6 +231,7 @@ def test_tokens_are_an_estimate_that_counts_the_tools():
     bare = tokens.chat_tokens(prompt.messages, "o200k_base")
     texts = [json.dumps(one, separators=(",", ":")) for one in prompt.extra_body["tools"]]
     assert prompt.tokens - bare == sum(tokens.count(text, "o200k_base") for text in texts)
+    assert "tools" in prompt.counted
     assert tools("many").expected_tokens(Model())[0] == pytest.approx(prompt.tokens, rel=0.1)
 
 

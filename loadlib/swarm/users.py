@@ -169,7 +169,10 @@ class LLM:
             workload = arrival.call.workload if arrival else type(user).__name__
             prepared = worker.client.prepare(build(model, workload))
         prompt = prepared.prompt
-        return worker.begin(arrival, prompt.model, prompt.workload, prompt, hold=hold), prepared
+        ticket = worker.begin(
+            arrival, prompt.model, prompt.workload, prompt, hold=hold, written=len(prepared.body)
+        )
+        return ticket, prepared
 
 
 class LLMMixin:

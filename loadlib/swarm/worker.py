@@ -45,6 +45,7 @@ CUT_S = 2.0  # so long may requests take to be cut off
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 
 Send = Callable[[str, dict[str, Any]], None]
+_Request = tuple[str, str, int, int]
 
 
 class Ticket:
@@ -106,6 +107,7 @@ class Worker:
             if phase.kind == "measure" and not phase.closed and not session.free
         )
         self._tickets: dict[Call, Ticket] = {}
+        self._refused: dict[_Request, Outcome] = {}  # while they wait to be tried again
         self._numbers = itertools.count(shard.index, shard.count)
         self._ordinals: dict[tuple[str, str], itertools.count[int]] = {}
         # (phase, model) → the last intended start and the last end
@@ -299,7 +301,7 @@ class Worker:
     ) -> Ticket:
         """Permission to send one request now. With `hold` its sample waits for `commit`.
 
-        `written` is the length of a body that loadlib did not build itself.
+        `written` is the length of its body in bytes, where that is known.
 
         Raises:
             Closed: the budget is spent; the run is being stopped.
@@ -311,6 +313,7 @@ class Worker:
             self.recorder.scheduled((model, workload, call.phase), now_ns)
         else:
             call = arrival.call
+            self._refused.pop(_request(call), None)
         if prompt is not None and prompt.name:
             call = replace(call, name=prompt.name)
         ticket = Ticket(call, arrival, prompt, hold=hold)
@@ -372,6 +375,8 @@ class Worker:
                 self._note_lag(ticket.arrival, sample)
                 after = self._onward.after(ticket.arrival, ticket.prompt, sample, answer)
                 ticket.held = (after, answer)
+                if after.retried:
+                    self._refused[_request(call)] = after.outcome
         finally:  # whatever its next turn is, an answer counts
             if not ticket.hold or sample.outcome is Outcome.CANCELLED:
                 self.commit(ticket)
@@ -425,16 +430,19 @@ class Worker:
             self.recorder.mark("recorder_errors")
 
     def _dropped(self, call: Call, cause: str) -> None:
-        # A request that was sent before is not dropped because the run ends before it is again.
-        ended = call.attempt > 1 and cause != "ceiling"
-        self.recorder.add(
-            Sample(
-                index=call.index, phase=call.phase, model=call.model, workload=call.workload,
-                intended_ns=call.intended_ns, end_ns=time.monotonic_ns(), cause=cause,
-                outcome=Outcome.CANCELLED if ended else Outcome.DROPPED,
-                attempt=call.attempt, turn=call.turn,
-            )
+        # A request that was sent before is not dropped: either the run ends before it is sent
+        # again, or it finds no place, and what it was told last stands.
+        outcome, refused = Outcome.DROPPED, self._refused.pop(_request(call), None)
+        if call.attempt > 1:
+            outcome = refused if refused and cause == "ceiling" else Outcome.CANCELLED
+        sample = Sample(
+            index=call.index, phase=call.phase, model=call.model, workload=call.workload,
+            intended_ns=call.intended_ns, end_ns=time.monotonic_ns(), cause=cause,
+            outcome=outcome, attempt=call.attempt, turn=call.turn,
         )  # fmt: skip
+        self.recorder.add(sample)
+        if sample.outcome.failed:
+            tell(self._environment, call, sample, Answer(), None)
 
     def abort(self, reason: str) -> None:
         """Ask the coordinator to stop the whole run."""
@@ -465,6 +473,11 @@ class Worker:
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
         self._send("loadlib_interval", {"interval": interval, "phase": phase})
+
+
+def _request(call: Call) -> _Request:
+    """What all attempts of a request have in common."""
+    return call.phase, call.model, call.index, call.turn
 
 
 def deadlines(scenario: Scenario) -> Deadlines:

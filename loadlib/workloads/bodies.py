@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from loadlib import tokens
-from loadlib.guard import answers
+from loadlib.guard import BESIDE, answers
 from loadlib.prompt import Prompt
 from loadlib.quality import not_empty
 from loadlib.workloads.spec import PromptSpec
@@ -24,7 +24,6 @@ from loadlib.workloads.windows import Target, encoding_of
 DEFAULT_OUTPUT_TOKENS = 256
 
 _LOOKED_AT = 400  # bodies, at most, for an estimate of cost
-_BESIDE = ("tools", "functions", "response_format")  # become part of the prompt in their own ways
 
 Body = dict[str, Any]
 
@@ -74,7 +73,7 @@ class Bodies:
         encoding, exact = encoding_of(model)
         body = self._body(row)
         count = _count(body, encoding)
-        known = not any(name in body for name in _BESIDE)
+        known = not any(name in body for name in BESIDE)
         return Prompt(
             model=model.name,
             workload=self._name,
@@ -85,6 +84,7 @@ class Bodies:
             asked_tokens=count if known else None,
             check=not_empty if self._spec.check else None,
             extra_body={**body, **self._spec.extra_body},
+            counted=body.keys() - self._spec.extra_body.keys(),
         )
 
     def _body(self, row: int) -> Body:
@@ -99,7 +99,7 @@ class Bodies:
 def _count(body: Body, encoding: str) -> int | None:
     """Prompt tokens: exact for messages of text, an estimate with tools, None with images."""
     try:
-        beside = [body[name] for name in _BESIDE if name in body]
+        beside = [body[name] for name in BESIDE if name in body]
         texts = [msgspec.json.encode(one).decode() for one in beside]
         return tokens.chat_tokens(body["messages"], encoding) + sum(
             tokens.count(text, encoding) for text in texts

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal, get_args
 
@@ -22,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from loadlib.prompt import Message
+from loadlib.prompt import Message, Prompt
 from loadlib.quality import Said, judged
 from loadlib.scenario_fields import Counts, broken, one_or_many, scalar_or_list, tuple_of
 from loadlib.workloads.calls import Call, Calls, Says
@@ -30,6 +31,7 @@ from loadlib.workloads.spec import CappedSpec
 from loadlib.workloads.tasks import LOOKED_AT, Task, Tasks
 from loadlib.workloads.tool_catalogue import EVERY
 from loadlib.workloads.tool_stories import ASKS, NAMES, PLAIN, STORIES, TOOLS, Story, Tool
+from loadlib.workloads.windows import Target
 
 Mode = Literal["one", "many", "parallel", "forced", "none", "multi-step"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -98,6 +100,9 @@ class Tools(Tasks):
     def task(self, ordinal: int) -> Task:
         """Task number `ordinal` (from 0, without end)."""
         return self._make[self._modes[ordinal % len(self._modes)]](self, self.luck(ordinal))
+
+    def _prompt(self, model: Target, task: Task, cap: int, turn: int) -> Prompt:
+        return replace(super()._prompt(model, task, cap, turn), counted=("tools",))
 
     def _one(self, luck: random.Random) -> Task:
         words, call = ASKS[luck.choice(NAMES)](luck)
