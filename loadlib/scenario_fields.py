@@ -217,7 +217,7 @@ Share = Annotated[
     float,
     BeforeValidator(units.share),
     Field(ge=0, le=1),
-    PlainSerializer(lambda value: _tidy(value)),
+    PlainSerializer(_tidy),
     WithJsonSchema(SHARE_SCHEMA),
 ]
 Depths = Annotated[
