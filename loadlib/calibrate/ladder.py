@@ -33,6 +33,7 @@ TTFT_MS, TOKENS, SPREAD = 200, 100, 0.5
 STREAM_S = (TTFT_MS + TOKENS * 1000 / EVENTS_PER_S) / 1000  # from arrival to the last event
 WARMUP_S = STREAM_S + 0.8  # then as many streams end as begin
 START_S = 30.0  # until a server's first line
+START_UP_VARIES = 0.1  # share by which the CPU of a start-up differs between runs
 GRACE_S = 90.0  # start, report and a slow machine, beside the load itself
 JUDGED = (ExitCode.PASS, ExitCode.SLO_FAILED, ExitCode.INCONCLUSIVE)
 _POLL_S = 0.05
@@ -151,7 +152,6 @@ def step_of(streams: int, done: Done, served: Truth, idle_cpu_s: float) -> Step:
     (group,) = (group for group in run.summary.groups if group.kind == "measure")
     health = run.summary.health
     late_us = served.late_us_p99
-    cpu_s = max(0.0, done.cpu_s - idle_cpu_s)
     return Step(
         streams=streams,
         events_per_s=errors.events / group.duration_s if group.duration_s else 0.0,
@@ -164,11 +164,21 @@ def step_of(streams: int, done: Done, served: Truth, idle_cpu_s: float) -> Step:
         icl_p99_ms=errors.icl_p99_ms,
         ttft_each_p99_ms=errors.ttft_each_p99_ms,
         delivered=delivered(group, errors),
-        cpu_s_per_100k=1e5 * cpu_s / served.events if served.events else None,
+        cpu_s_per_100k=cpu_s_per_100k(done.cpu_s, idle_cpu_s, served.events),
         server_late_p99_ms=None if late_us is None else late_us / 1000,
         health=health.status,
         health_reasons=tuple(_bad_checks(run)),
     )
+
+
+def cpu_s_per_100k(cpu_s: float, start_up_s: float, events: int) -> float | None:
+    """CPU seconds that 100,000 events took beyond those of a run that does next to nothing.
+
+    None where there were no events, or so few that start-up alone varies by as much: it does so
+    by some 10 % from run to run, and the difference of two such figures can even be negative.
+    """
+    own_s = cpu_s - start_up_s
+    return 1e5 * own_s / events if events and own_s > START_UP_VARIES * start_up_s else None
 
 
 def delivered(group: Group, errors: Errors) -> float | None:
