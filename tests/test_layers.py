@@ -32,9 +32,9 @@ LAYERS: tuple[str, ...] = (
         "recorder summarise run rows folder provenance recover calibration scenario image_tokens "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
-        "limits_planned json_check"
+        "limits_planned json_check gathered"
     ),
-    "gates verdict expectations compare brevity conclude charts findings",
+    "gates verdict expectations compare brevity conclude charts findings live",
     "swarm client transport wire simulator report calibrate probe",
     "cli",
     "__main__",
