@@ -86,7 +86,7 @@ def summarise(
             mine = gathered[key] = _gatherer(key, objectives, windows)
         mine.add(sample)
     groups = []
-    for key in _keys(totals, windows, pairs):
+    for key in keys_of(totals, windows, pairs):
         mine = gathered.get(key) or _gatherer(key, objectives, windows)
         window, requests = window_of(windows, key), totals.counts.get(key, Counts()).requests()
         metrics = _metrics(key, totals, window)
@@ -100,9 +100,10 @@ def _gatherer(key: Key, objectives: Sequence[Objective], windows: Sequence[Windo
     return Gathered(slo.bounds(objectives, key[0], key[1]), sent_by_ns)
 
 
-def _keys(
+def keys_of(
     totals: Totals, windows: Sequence[Window], pairs: Sequence[tuple[str, str]]
 ) -> Iterable[Key]:
+    """Every (model, workload, phase) a summary has a group of, in its order."""
     seen_pairs = dict.fromkeys((*pairs, *((key[0], key[1]) for key in totals.counts)))
     phases = dict.fromkeys((*(w.phase for w in windows), *(key[2] for key in totals.counts)))
     for model, workload in seen_pairs:

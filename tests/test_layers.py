@@ -26,15 +26,15 @@ LAYERS: tuple[str, ...] = (
     (
         "errors sample prompt quality metrics histogram binomial redact hlog schedule slo health "
         "engine summary tape sse chunk answer admission units rates errorbound limit_headers "
-        "backoff lengths"
+        "backoff lengths series snapshot"
     ),
     (
         "recorder summarise run rows folder provenance recover calibration scenario image_tokens "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
-        "limits_planned json_check gathered"
+        "limits_planned json_check gathered lately"
     ),
-    "gates verdict expectations compare brevity conclude charts findings live",
+    "gates verdict expectations compare brevity conclude charts findings live lights",
     "swarm client transport wire simulator report calibrate probe",
     "cli",
     "__main__",

@@ -19,7 +19,8 @@ from gevent.event import Event
 from loadlib.conclude import Ending, conclude
 from loadlib.errors import ExitCode, LoadlibError
 from loadlib.folder import write_atomically
-from loadlib.recorder import NS, Live, Totals
+from loadlib.live import Board
+from loadlib.recorder import NS, Totals
 from loadlib.run import SCENARIO, RunWriter, seal
 from loadlib.scenario import Phase, Scenario, to_yaml
 from loadlib.session import Plan, Session
@@ -51,6 +52,7 @@ class Run:
     totals: Totals
     folder: Path
     started_ns: int  # Unix epoch
+    board: Board
     sources: dict[str, _Source] = field(default_factory=dict)
 
     @property
@@ -58,13 +60,12 @@ class Run:
         """The phase the workers are in."""
         return next((source.phase for source in self.sources.values() if source.phase), "")
 
-    def live(self) -> tuple[Live, ...]:
-        """One row per (model, workload, phase) of the live table."""
-        return self.totals.live()
-
 
 class Coordinator:
-    """`tell` sends a message to all workers; `on_end` is called with the finished summary."""
+    """`tell` sends a message to all workers; `on_end` is called with the finished summary.
+
+    `watched` is whether there is a web page that shows the run while it lasts.
+    """
 
     def __init__(
         self,
@@ -75,6 +76,7 @@ class Coordinator:
         argv: Iterable[str],
         secrets: Iterable[str],
         allow_unhealthy: bool,
+        watched: bool,
         tell: Callable[[str, dict[str, Any]], None],
         on_end: Callable[[Path, Summary], None],
     ) -> None:
@@ -84,7 +86,17 @@ class Coordinator:
         self._writer = RunWriter.create(
             out, to_yaml(scenario), scenario.name, list(argv), secrets=secrets
         )
-        self.run = Run(session, Totals(), self._writer.folder, time.time_ns())
+        totals, started_ns = Totals(), time.time_ns()
+        board = Board(
+            session,
+            totals,
+            self._window,
+            started_ns=started_ns,
+            watched=watched,
+            allow_unhealthy=allow_unhealthy,
+            cpus=self._writer.environment["environment"].get("cpus"),
+        )
+        self.run = Run(session, totals, self._writer.folder, started_ns, board)
         self._stage = -1
         self._aborted: str | None = None
         self._signal: ExitCode | None = None
@@ -110,6 +122,7 @@ class Coordinator:
         pause = Turns().give
         if self.run.totals.merge(interval, source, pause):
             self._writer.append(interval, source, pause)
+            self.run.board.take(source, data, pause)
 
     def on_ready(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker waits for the others before a stage."""
@@ -246,6 +259,7 @@ class Coordinator:
             self._writer.finish(summary, summary.state, self.run.totals, self._windows())
         except (LoadlibError, OSError) as problem:
             log.error("%s", problem)
+        self.run.board.finish(summary, time.time_ns())
         self._on_end(self._writer.folder, summary)
         try:
             seal(self._writer.folder)

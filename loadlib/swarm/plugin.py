@@ -236,6 +236,7 @@ class Plugin:
                 argv=self._argv(),
                 secrets=self._secrets(),
                 allow_unhealthy=self.options.allow_unhealthy,
+                watched=self.web_ui is not None,
                 tell=self._messages.tell_workers,
                 on_end=self._on_end,
             )

@@ -54,11 +54,11 @@ def rows(plugin: Plugin) -> list[dict[str, Any]]:
             "in_flight": row.in_flight,
             "ok": row.ok,
             "failed": row.failed,
-            "ttft_p50": _shown(row.ttft_p50_ms),
-            "ttft_p99": _shown(row.ttft_p99_ms),
-            "tok_s": _shown(row.output_tok_s),
+            "ttft_p50": _shown(row.ttft_lately.p50),
+            "ttft_p99": _shown(row.ttft_lately.p99),
+            "tok_s": _shown(row.tok_s),
         }
-        for row in plugin.coordinator.run.live()
+        for row in plugin.coordinator.run.board.rows()
     ]
 
 

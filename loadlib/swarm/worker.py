@@ -331,6 +331,8 @@ class Worker:
             raise Closed
         ticket.reserved = reserved
         self._tickets[call] = ticket
+        if call.attempt == 1:
+            self.recorder.began((call.model, call.workload, call.phase))
         return ticket
 
     def send(self, ticket: Ticket, prepared: Prepared) -> tuple[Sample, Answer]:
@@ -470,9 +472,17 @@ class Worker:
     def _drain(self) -> None:
         self._note_reads()
         interval: Interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
-        dispatcher = self.dispatcher
-        phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
-        self._send("loadlib_interval", {"interval": interval, "phase": phase})
+        title, models, since_ns = self._now()
+        stage = {"phase": title, "models": models, "since_ns": since_ns}
+        self._send("loadlib_interval", {"interval": interval, **stage})
+
+    def _now(self) -> tuple[str, list[str], int | None]:
+        """The phase this process is in, of which models, and since when (Unix epoch)."""
+        stage = None if self.dispatcher is None else self.dispatcher.stage
+        if stage is not None:
+            return stage.phase, list(stage.models), stage.start_ns + self.offset_ns
+        since_ns = self._free_phases[-1][1] + self.offset_ns if self._free_phases else None
+        return self._free_phase, list(self.session.models), since_ns
 
 
 def _request(call: Call) -> _Request:
