@@ -5,7 +5,6 @@ Works the same under `loadlib run` and plain `locust -f`: both come through Locu
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
@@ -19,26 +18,23 @@ from locust import events
 from locust import main as locust_main
 from locust.runners import MasterRunner, WorkerRunner
 from locust.user.task import filter_tasks_by_tags
-from locust.user.users import HttpUser
 
-from loadlib import calibration, gates, report
-from loadlib.client import Client
-from loadlib.errors import ExitCode, LoadlibError, UsageError
-from loadlib.scenario import Scenario
+from loadlib import report
+from loadlib.errors import ExitCode, LoadlibError
 from loadlib.schedule import Shard
-from loadlib.session import Plan, Session, crew_notices, open_session
+from loadlib.session import Plan, Session, crew_notices
 from loadlib.summary import Summary
 from loadlib.swarm import webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
 from loadlib.swarm.limits import allow_files, descriptors
 from loadlib.swarm.messages import Messages
+from loadlib.swarm.opening import Opened, Opening, untaken
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.progress import Progress
 from loadlib.swarm.signals import Signals, end_children, remember_early
-from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
-from loadlib.swarm.worker import Send, Worker, deadlines
+from loadlib.swarm.worker import Send, Worker
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +68,6 @@ class Plugin:
         self.options = environment.parsed_options
         self.worker: Worker = None  # type: ignore[assignment] # until a run begins
         self.coordinator: Coordinator | None = None
-        self._needed = 0  # users, under a scenario
-        self.simulator: Simulator | None = None
         self._progress: Progress | None = None
         self.starts = False  # a run begins …
         self._begun = Event()  # … and can be ended from now on
@@ -85,15 +79,18 @@ class Plugin:
         self._signals = Signals(self)
         self._messages = Messages(self)
         self.session: Session = None  # type: ignore[assignment] # a worker gets the master's
-        if not isinstance(runner, WorkerRunner):
-            self.session = self._open()
+        self.opened: Opened = None  # type: ignore[assignment] # likewise
+        self.opening = Opening(
+            environment, runner, lambda: self.user_classes, self._plan, self._taking_part
+        )
         self._listen()
-        if not isinstance(runner, WorkerRunner):
-            self._prepare_target()
-            self._size()
-        self._opened = self.session
         if isinstance(runner, WorkerRunner):
             self._messages.say_here()
+        else:
+            choice = choice_of(self.options)
+            if not choice.free:
+                refuse_locusts_load(self.options)
+            self.stand_on(self.opening.open(choice))
         if web_ui is not None:
             webtab.install(self, web_ui)
 
@@ -111,97 +108,20 @@ class Plugin:
         picked = self._messages.picked
         return [cls for cls in mine if cls.tasks and (picked is None or cls.__name__ in picked)]
 
-    def _open(self) -> Session:
-        choice, classes = choice_of(self.options), self.user_classes
-        if not choice.free:
-            refuse_locusts_load(self.options)
-        # --host is where plain users talk to; of a mixin it is the web site, not the model.
-        web = any(issubclass(cls, HttpUser) for cls in classes)
-        host = self.options.base_url or (None if web else self.environment.host)
-
-        def chosen(scenario: Scenario) -> None:
-            if not choice.free:
-                self._allow_files(scenario)
-            if scenario.target == "simulator":
-                given = scenario.simulator
-                self.simulator = Simulator(() if given is None else given.options)
-
-        users = self.options.num_users
-        session = open_session(choice, classes, host=host, users=users, chosen=chosen)
-        if not session.free and self.environment.shape_class is not None:
-            shape = type(self.environment.shape_class).__name__
-            self.environment.shape_class = None
-            session.notices.append(f"{shape} is left aside: the scenario's phases are the load")
-        return session
-
-    def _prepare_target(self) -> None:
-        """The preflight of every endpoint; sends no completion."""
-        session = self.session
-        if self.simulator is not None:
-            session.redirect(self.simulator.base_url)
-        scenario = session.scenario
-        client = Client(session.models, deadlines(scenario), lambda *_: None, mode=scenario.client)
-        endpoints = {(m.base_url, m.api_key_env): m for m in reversed(session.models.values())}
-        for model in reversed(endpoints.values()):  # the first of each, in their order
-            remark = client.check(model)
-            if remark:
-                session.notices.append(remark)
-        session.notices += client.notices()
-        client.close()
-        plan = self._plan(session)
-        if not any(crew.weights for crew in plan.crews.values()):
-            raise UsageError("no user class of the locustfile takes any workload of the scenario")
-        session.untaken = _untaken(plan)
-        # Workers on other machines, and Locust's own load rules: nothing is known of them.
-        remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
-        if not session.free and not remote:
-            session.notices += calibration.notices(
-                session.stages, scenario, self.options.processes, session.serves
-            )
-        planned = gates.planned(scenario, session.reach)
-        short = gates.remedies(scenario.objectives, planned)
-        for line in (
-            *session.skipped,
-            *session.notices,
-            *crew_notices(plan),
-            *(() if session.free else short),
-        ):
-            sys.stderr.write(f"! {line}\n")
-
-    def _allow_files(self, scenario: Scenario) -> None:
-        """Here for this machine's workers, and for the simulator, which takes all connections."""
-        alone = scenario.target == "simulator"
-        if alone or not isinstance(self.runner, MasterRunner) or self.options.processes:
-            allow_files(descriptors(scenario, 1 if alone else self._workers))
+    def stand_on(self, opened: Opened) -> None:
+        """What the next Start begins."""
+        self.opened, self.session = opened, opened.session
+        self.opening.size(opened.session)
 
     @property
-    def _workers(self) -> int:
-        return max(1, self.options.expect_workers) if isinstance(self.runner, MasterRunner) else 1
-
-    def _size(self) -> None:
-        """As many users as the phases can ever need at once; arrivals are what moves them."""
-        if self.session.free:
-            return
-        options = self.options
-        most, taking = users_of_a_class(self.session.scenario, self._workers), self._taking()
-        for cls in self.environment.user_classes:
-            # A class that takes no arrivals needs no users; nor does one that is not ours.
-            cls.fixed_count = most if cls in taking else 0
-        options.num_users = self._needed = most * len(taking)
-        options.spawn_rate = float(options.num_users)
-        logging.getLogger("locust.runners").addFilter(_not_about_spawn_rate)
-        self.environment.dispatcher_class = functools.partial(
-            EvenDispatcher, taking_part=self._taking_part
-        )
+    def simulator(self) -> Simulator | None:
+        """The server of what is opened, where that is one of ours."""
+        return None if self.opened is None else self.opened.simulator
 
     def _plan(self, session: Session) -> Plan:
         everyone = (self.environment.available_user_classes or {}).values()
         ours = [cls for cls in everyone if issubclass(cls, LLMMixin)]
         return session.plan(self.user_classes, () if session.free else ours)
-
-    def _taking(self) -> list[type[LLMMixin]]:
-        crews = self._plan(self.session).crews.values()
-        return [cls for cls in self.user_classes if any(cls.__name__ in c.weights for c in crews)]
 
     def _taking_part(self) -> list[str]:
         return sorted(self.coordinator.run.sources) if self.coordinator else []
@@ -220,11 +140,11 @@ class Plugin:
             return  # waits for loadlib_start
         self.starts = True
         # Each Start…Stop has its own record, so what one run adds must not reach the next.
-        opened = self._opened
+        opened = self.opened.session
         self.session = session = replace(opened, notices=list(opened.notices))
         plan = self._plan(session)
         session.notices += crew_notices(plan)
-        session.untaken = _untaken(plan)
+        session.untaken = untaken(plan)
         if session.free:
             first = session.scenario.load[0].model_copy(update={"users": self._users()})
             session.scenario = session.scenario.model_copy(update={"load": (first,)})
@@ -252,9 +172,9 @@ class Plugin:
         """Under a scenario the clock starts when all users are there to take arrivals."""
         if self.coordinator is not None and not self.session.free:
             users = self.runner.target_user_count
-            if users < self._needed:
+            if users < self.opening.needed:
                 self.session.notices.append(
-                    f"started with {users} users, the phases can need {self._needed}:"
+                    f"started with {users} users, the phases can need {self.opening.needed}:"
                     " arrivals beyond them wait, and are dropped in the end"
                 )
             self._begin(self.coordinator)
@@ -289,8 +209,7 @@ class Plugin:
             self.coordinator.end(self._signals.got)
         elif self.worker is not None:
             self.worker.leave(GRACE_S)
-        if self.simulator is not None:
-            self.simulator.stop()
+        self.opening.stop()
 
     def take_part(self, shard: Shard, send: Send) -> None:
         """This process generates load from now on: its shard of the session's.
@@ -376,15 +295,6 @@ class Plugin:
     def _secrets(self) -> list[str]:
         names = (m.api_key_env for m in self.session.models.values() if m.api_key_env)
         return [key for name in names if (key := os.environ.get(name, "").strip())]
-
-
-def _untaken(plan: Plan) -> frozenset[str]:
-    return frozenset(name for name, crew in plan.crews.items() if not crew.weights)
-
-
-def _not_about_spawn_rate(record: logging.LogRecord) -> bool:
-    """Our users only wait for arrivals; starting them all at once is what is wanted."""
-    return "spawn rate is very high" not in record.getMessage()
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
