@@ -310,10 +310,15 @@ def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
 
 @cli.command()
 @click.argument("run_folder", type=FOLDER)
-def report(run_folder: Path) -> int:
+@click.option("--so-far", is_flag=True,
+              help="Print the page of a run that goes on; write nothing.")  # fmt: skip
+def report(run_folder: Path, *, so_far: bool) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
 
+    if so_far:
+        _say(pages.so_far(run_folder))
+        return ExitCode.PASS
     for path in pages.write(run_folder):
         _say(path)
     return ExitCode.PASS

@@ -206,6 +206,7 @@ class Board:
             now=() if self.summary else tuple(dict.fromkeys(self._current.values())),
             elapsed_s=round(max(0, at_ns - self.started_ns) / NS, 1),
             planned_s=self._planned_s(),
+            pairs=tuple(self.session.scenario.groups),
             phases=tuple(self._phase_rows()),
             spent=self._spent(),
             rows=self.rows(since, pause),

@@ -28,6 +28,7 @@ NOTICE = (
     "and phases last from their first arrival to their last end"
 )
 UNFINISHED = "the run ended without a summary"
+SO_FAR = "the run goes on"
 _EVERY = 10_000  # rows per merge, to keep memory flat
 
 
@@ -84,7 +85,7 @@ class Recovered:
             environment={name: manifest[name] for name in names if name in manifest},
             scenario=dict(scenario),
             rate_limits=watch.conclude(self.totals, _allowed(scenario)),
-            notices=(NOTICE,) if why == UNFINISHED else (NOTICE, why),
+            notices=(NOTICE,) if why in (UNFINISHED, SO_FAR) else (NOTICE, why),
             started_at=str(manifest.get("started_at", "")),
             duration_s=(end - start) / NS if end else None,
             state="interrupted",

@@ -115,6 +115,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     now: tuple[str, ...] = ()  # the phases under load now
     elapsed_s: float = 0.0
     planned_s: float | None = None
+    pairs: tuple[tuple[str, str], ...] = ()  # (model, workload), in the order of the plan
     phases: tuple[PhaseRow, ...] = ()
     spent: Spent | None = None
     rows: tuple[Row, ...] = ()

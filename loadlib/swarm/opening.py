@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from locust.runners import MasterRunner
 from locust.user.users import HttpUser
@@ -55,7 +56,8 @@ class Opening:
         self._options = environment.parsed_options
         self._classes, self._plan, self._taking_part = classes, plan, taking_part
         self._simulators: dict[tuple[str, ...], Simulator] = {}
-        self.needed = 0  # users, under a scenario
+        self.needed = 0  # users, under a scenario …
+        self.host: str | None = None  # … which says where its models are
 
     def open(self, choice: Choice) -> Opened:
         """Check the scenario, start its simulator, and see whether its endpoints answer; sends no
@@ -65,9 +67,7 @@ class Opening:
             LoadlibError: whatever is wrong with the choice, for the person who made it.
         """
         classes = self._classes()
-        # --host is where plain users talk to; of a mixin it is the web site, not the model.
-        web = any(issubclass(cls, HttpUser) for cls in classes)
-        host = self._options.base_url or (None if web else self._environment.host)
+        host = self._options.loadlib_base_url or (None if self._web else self._environment.host)
         simulators: list[Simulator] = []
 
         def chosen(scenario: Scenario) -> None:
@@ -86,6 +86,11 @@ class Opening:
         simulator = simulators[0] if simulators else None
         self._reach(session, simulator)
         return Opened(choice, session, simulator)
+
+    @property
+    def _web(self) -> bool:
+        """--host is where plain users talk to; of a mixin it is the web site, not the model."""
+        return any(issubclass(cls, HttpUser) for cls in self._classes())
 
     def _simulator(self, options: Sequence[str]) -> Simulator:
         """One of each sort, for as long as the process lives."""
@@ -153,6 +158,8 @@ class Opening:
             cls.fixed_count = most if cls in taking else 0
         options.num_users = self.needed = most * len(taking)
         options.spawn_rate = float(options.num_users)
+        if not self._web:  # what Locust's page shows as host, and asks for where there is none
+            self._environment.host = self.host = hosts(session)
         logging.getLogger("locust.runners").addFilter(_not_about_spawn_rate)
         self._environment.dispatcher_class = functools.partial(
             EvenDispatcher, taking_part=self._taking_part
@@ -161,6 +168,14 @@ class Opening:
     def _taking(self, session: Session) -> list[type[LLMMixin]]:
         crews = self._plan(session).crews.values()
         return [cls for cls in self._classes() if any(cls.__name__ in c.weights for c in crews)]
+
+
+def hosts(session: Session) -> str:
+    """Where its models are, without paths: `http://127.0.0.1:8080`."""
+    found = dict.fromkeys(urlsplit(model.base_url) for model in session.models.values())
+    return ", ".join(
+        dict.fromkeys(f"{url.scheme}://{url.netloc.rpartition('@')[2]}" for url in found)
+    )
 
 
 def untaken(plan: Plan) -> frozenset[str]:

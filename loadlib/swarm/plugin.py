@@ -26,6 +26,7 @@ from loadlib.session import Plan, Session, crew_notices
 from loadlib.summary import Summary
 from loadlib.swarm import webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
+from loadlib.swarm.form import StartForm
 from loadlib.swarm.limits import allow_files, descriptors
 from loadlib.swarm.messages import Messages
 from loadlib.swarm.opening import Opened, Opening, untaken
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 0.2
 
+_form: list[StartForm] = []  # of this process, once there is a web UI over a scenario
 _last_folder: list[Path] = []  # of this process; what `loadlib run --json` prints from
 
 
@@ -68,6 +70,7 @@ class Plugin:
         self.options = environment.parsed_options
         self.worker: Worker = None  # type: ignore[assignment] # until a run begins
         self.coordinator: Coordinator | None = None
+        self.runs: dict[str, Path] = {}  # name → folder, of this process's runs
         self._progress: Progress | None = None
         self.starts = False  # a run begins …
         self._begun = Event()  # … and can be ended from now on
@@ -92,7 +95,9 @@ class Plugin:
                 refuse_locusts_load(self.options)
             self.stand_on(self.opening.open(choice))
         if web_ui is not None:
-            webtab.install(self, web_ui)
+            form = None if self.session.free else StartForm(self)
+            _form[:] = [] if form is None else [form]
+            webtab.install(self, web_ui, form)
 
     # -- before the run ------------------------------------------------------------------------
 
@@ -152,16 +157,17 @@ class Plugin:
             self.coordinator = coordinator = Coordinator(
                 session,
                 plan,
-                out=Path(self.options.out),
+                out=Path(self.options.loadlib_out),
                 argv=self._argv(),
                 secrets=self._secrets(),
-                allow_unhealthy=self.options.allow_unhealthy,
+                allow_unhealthy=self.options.loadlib_allow_unhealthy,
                 watched=self.web_ui is not None,
                 tell=self._messages.tell_workers,
                 on_end=self._on_end,
             )
         except LoadlibError as error:
             self._signals.give_up(error)
+        self.runs[coordinator.run.folder.name] = coordinator.run.folder
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         self._messages.begin_run(coordinator)
         self._begun.set()
@@ -178,6 +184,11 @@ class Plugin:
                     " arrivals beyond them wait, and are dropped in the end"
                 )
             self._begin(self.coordinator)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether no run is going on that a Start would only edit."""
+        return self.coordinator is None or self.coordinator.ended.is_set()
 
     @property
     def has_begun(self) -> bool:
@@ -301,6 +312,8 @@ class Plugin:
 def _add_options(parser: Any, **_kwargs: Any) -> None:
     remember_early()
     add_options(parser)
+    if _form:
+        _form[-1].add_to(parser)
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]
