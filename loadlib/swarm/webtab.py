@@ -24,6 +24,7 @@ from gevent.lock import BoundedSemaphore
 
 from loadlib.errors import LoadlibError
 from loadlib.snapshot import NOTHING, Row, Seen, Snapshot
+from loadlib.swarm.options import PREFIX
 from loadlib.swarm.yielding import Turns
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 _OTHERS = ("cross-site", "same-site")  # what a browser says of a request that is not our page's
 _SEEN = re.compile(r"(.{1,200})\.(\d{1,12})\.(\d{1,6})\.(\d{1,6})")
 
@@ -61,12 +66,12 @@ _SEEN = re.compile(r"(.{1,200})\.(\d{1,12})\.(\d{1,6})\.(\d{1,6})")
 def install(plugin: Plugin, web_ui: Any, form: StartForm | None) -> None:
     """Add the tab, its data, its page and the start form to Locust's web UI."""
     tab = Tab(plugin)
-    web_ui.app.json.sort_keys = False  # the form's fields come in their order
+    # The form's fields come in their order, not by the alphabet.
+    web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     _add_table(plugin, web_ui)
     _add_pages(tab, web_ui)
     _guard(web_ui.app)
-    if form is not None:
-        _add_form(form, web_ui)
+    _add_form(form, web_ui)
 
 
 # -- Locust's own extension points -----------------------------------------------------------------
@@ -127,23 +132,27 @@ def _shown(value: float | None) -> float | str:
     return "–" if value is None else round(value, 1)
 
 
-def _add_form(form: StartForm, web_ui: Any) -> None:
-    """Take our fields before Locust's own Start reads the rest."""
+def _add_form(form: StartForm | None, web_ui: Any) -> None:
+    """Take our fields before Locust's own Start reads the rest; none, where there is no scenario.
+
+    Locust takes every option it is posted, shown in the form or not: not ours.
+    """
     from flask import jsonify, request
     from werkzeug.datastructures import ImmutableMultiDict, MultiDict
 
     start = web_ui.app.view_functions["locust.swarm"]
 
     def swarm() -> Any:
-        try:
-            changed = form.take(request.form)
-        except LoadlibError as error:
-            return jsonify({"success": False, "message": str(error)})
-        if changed:
-            posted = MultiDict(request.form)
+        items = request.form.items(multi=True)
+        posted = MultiDict((name, value) for name, value in items if not name.startswith(PREFIX))
+        if form is not None:
+            try:
+                changed = form.take(posted)
+            except LoadlibError as error:
+                return jsonify({"success": False, "message": str(error)})
             for name, value in changed.items():
                 posted.setlist(name, [value])
-            request.form = ImmutableMultiDict(posted)
+        request.form = ImmutableMultiDict(posted)
         return start()
 
     web_ui.app.view_functions["locust.swarm"] = web_ui.auth_required_if_enabled(swarm)
@@ -286,6 +295,7 @@ class Tab:
         if page is None:
             return make_response("the report could not be made; see loadlib's log", 503)
         response = Response(page, mimetype="text/html")
+        response.headers["Content-Security-Policy"] = REPORT_POLICY
         if request.args.get("download"):
             response.headers["Content-Disposition"] = f"attachment; filename={name}.html"
         return response

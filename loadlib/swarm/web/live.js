@@ -301,7 +301,7 @@
         el('td', {class: throttled ? 'bad' : null}, count(throttled), throttled ? el('small', {}, share(row.throttled_share)) : null),
         ...PERCENTILES.map(p => pair(lately[p], ttft[p])), ...['p50', 'p99'].map(p => pair(tpotLately[p], tpot[p])),
         el('td', {}, live ? rate(row.tok_s) : '–'), el('td', {}, share(row.goodput)),
-        el('td', {}, money(row.cost_usd), row.cost_unknown ? el('small', {}, `${count(row.cost_unknown)} unknown`) : null));
+        el('td', {}, money(row.cost_usd), row.cost_unknown && !unknown(row.cost_usd) ? el('small', {}, `${count(row.cost_unknown)} unknown`) : null));
     }));
   }
 
