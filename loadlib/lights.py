@@ -116,6 +116,7 @@ class Lights:
         pairs = [pair for pair in session.scenario.groups if session.serves(*pair)]
         objectives = session.scenario.objectives
         means = [*_OF_BOUNDS, *(o.metric for o in objectives if o.stat == "mean")]
+        token_rates = any(o.metric == "output_tok_s" and o.stat is None for o in objectives)
         source = Measured(self._totals, windows)
         for key in list(keys_of(self._totals, windows, pairs)):
             pause()
@@ -132,6 +133,7 @@ class Lights:
                     window_of(windows, key),
                     requests=counts.requests(so_far=True),
                     metrics=metrics,
+                    token_rates=token_rates,
                 )
             )
         return tuple(found)

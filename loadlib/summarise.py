@@ -127,8 +127,12 @@ def group(
     *,
     requests: Requests,
     metrics: dict[str, Stats],
+    token_rates: bool = True,
 ) -> Group:
-    """What is known of one (model, workload, phase), put together."""
+    """What is known of one (model, workload, phase), put together.
+
+    `token_rates` looks at every second of the window: half a millisecond after an hour.
+    """
     outcomes = totals.counts.get(key, Counts()).outcomes
     rate = None if window is None else window.rates.get(key[0])
     return Group(
@@ -146,7 +150,9 @@ def group(
             source=_source(mine.sources),
             mean_answer=_mean_answer(requests.ok, mine),
         ),
-        throughput=_throughput(key, totals, window, requests.scheduled, mine),
+        throughput=_throughput(
+            key, totals, window, requests.scheduled, mine, token_rates=token_rates
+        ),
         goodput=_goodput(requests.scheduled - requests.cancelled, mine, window),
         cost_usd=_cost(requests, mine),
         quality=_quality(mine),
@@ -225,17 +231,28 @@ def system_rate(totals: Totals, key: Key, window: Window | None) -> Histogram:
 
 
 def _throughput(
-    key: Key, totals: Totals, window: Window | None, scheduled: int, mine: Gathered
+    key: Key,
+    totals: Totals,
+    window: Window | None,
+    scheduled: int,
+    mine: Gathered,
+    *,
+    token_rates: bool,
 ) -> Throughput:
     if window is None or window.duration_s <= 0:
         return Throughput()
     seconds = window.duration_s
-    output, arrived = (_in_window(totals, key, window, column) for column in (_OUTPUT, _INPUT))
+
+    def rate(known: int | None, column: int) -> float | None:
+        if known is None or not token_rates:
+            return None
+        return round(_in_window(totals, key, window, column) / seconds, 6)
+
     return Throughput(
         offered_rps=round(scheduled / seconds, 6),
         achieved_rps=round(mine.sent_in_time / seconds, 6),
-        output_tok_s=None if mine.output is None else round(output / seconds, 6),
-        input_tok_s=None if mine.input is None else round(arrived / seconds, 6),
+        output_tok_s=rate(mine.output, _OUTPUT),
+        input_tok_s=rate(mine.input, _INPUT),
     )
 
 

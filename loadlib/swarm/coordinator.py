@@ -122,7 +122,14 @@ class Coordinator:
         pause = Turns().give
         if self.run.totals.merge(interval, source, pause):
             self._writer.append(interval, source, pause)
+            self._show(source, data, pause)
+
+    def _show(self, source: str, data: Mapping[str, Any], pause: Callable[[], object]) -> None:
+        """Whatever is wrong with the live view, the measurement goes on."""
+        try:
             self.run.board.take(source, data, pause)
+        except Exception:
+            log.exception("the live view misses a report of %s", source)
 
     def on_ready(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker waits for the others before a stage."""

@@ -9,7 +9,7 @@
   const BASE = new URL('.', document.currentScript.src);
   const SVG = 'http://www.w3.org/2000/svg';
   const MARKS = {pass: '✓', ok: '✓', fail: '✗', bad: '✗', inconclusive: '…', warn: '!'};
-  const SAID = {pass: 'pass', ok: 'ok', fail: 'fail', bad: 'bad', inconclusive: 'not enough yet', warn: 'warning'};
+  const SAID = {pass: 'pass', ok: 'ok', fail: 'fail', bad: 'bad', inconclusive: 'undecided', warn: 'warning'};
   const WORST = ['pass', 'inconclusive', 'fail'];
   const PERCENTILES = ['p50', 'p90', 'p99'];
 
@@ -113,6 +113,14 @@
     if (gate.unit === 'share') return share(gate.observed);
     if (gate.unit === 'usd') return money(gate.observed);
     return `${short(gate.observed)} ${gate.unit}`;
+  }
+
+  /* Why a light is neither green nor red, in a few words; the whole reason is its title. */
+  function doubt(gate) {
+    if (gate.status !== 'inconclusive') return '';
+    const few = /needs ([\d,]+) samples/.exec(gate.reason);
+    if (few) return ` not enough yet: ${count(gate.n)} of ${few[1]}`;
+    return gate.reason.startsWith('the truth') ? ' the instrument cannot tell' : ` ${gate.reason.slice(0, 60)}`;
   }
 
   function reading(check) {
@@ -231,7 +239,7 @@
       const item = el('li', {class: `light ${first.status}`}, el('b', {}, mark(first.status), `${scope}${first.expression}`));
       for (const gate of gates.slice(0, MOST_LINES)) {
         const where = gate.model ? `${gate.model} · ${gate.workload}${several ? ` · ${gate.phase}` : ''}` : gate.scope;
-        item.append(el('span', {title: gate.reason || SAID[gate.status]}, mark(gate.status), where, ' ', el('b', {}, observed(gate)), el('span', {class: 'muted'}, gate.status === 'inconclusive' ? ` not enough yet (n ${count(gate.n)})` : '')));
+        item.append(el('span', {title: gate.reason || SAID[gate.status]}, mark(gate.status), where, ' ', el('b', {}, observed(gate)), el('span', {class: 'muted'}, doubt(gate))));
       }
       if (gates.length > MOST_LINES) item.append(el('span', {class: 'muted'}, `and ${gates.length - MOST_LINES} more`));
       list.append(item);
@@ -504,7 +512,10 @@
       document.documentElement.dataset.theme = dark ? 'dark' : 'light';
     } else {
       const paint = (getComputedStyle(document.body).backgroundColor.match(/[\d.]+/g) || []).map(Number);
-      if (paint.length >= 3 && paint[3] !== 0) dark = paint[0] + paint[1] + paint[2] < 384;
+      if (paint.length >= 3 && paint[3] !== 0) {
+        dark = paint[0] + paint[1] + paint[2] < 384;
+        host.style.setProperty('--page', `rgb(${paint.slice(0, 3).join(' ')})`);
+      }
     }
     host.dataset.theme = dark ? 'dark' : 'light';
   }
