@@ -22,9 +22,11 @@ from loadlib.folder import write_atomically
 from loadlib.recorder import NS, Live, Totals
 from loadlib.run import SCENARIO, RunWriter, seal
 from loadlib.scenario import Phase, Scenario, to_yaml
+from loadlib.server_record import Scrape
 from loadlib.session import Plan, Session
 from loadlib.summarise import Window
 from loadlib.summary import Summary
+from loadlib.swarm.scrape import Scraper
 from loadlib.swarm.yielding import Turns
 
 log = logging.getLogger(__name__)
@@ -52,6 +54,7 @@ class Run:
     folder: Path
     started_ns: int  # Unix epoch
     sources: dict[str, _Source] = field(default_factory=dict)
+    servers: dict[str, Scrape] = field(default_factory=dict)  # the last scrape of each
 
     @property
     def phase(self) -> str:
@@ -85,6 +88,9 @@ class Coordinator:
             out, to_yaml(scenario), scenario.name, list(argv), secrets=secrets
         )
         self.run = Run(session, Totals(), self._writer.folder, time.time_ns())
+        self._scraper = Scraper(session.servers, self._on_scrape)
+        if session.servers:
+            self._writer.watch(session.servers)
         self._stage = -1
         self._aborted: str | None = None
         self._signal: ExitCode | None = None
@@ -110,6 +116,14 @@ class Coordinator:
         pause = Turns().give
         if self.run.totals.merge(interval, source, pause):
             self._writer.append(interval, source, pause)
+
+    def watch_servers(self) -> None:
+        """Read the servers' own metrics from now on until the end; waits for the first ones."""
+        self._scraper.start()
+
+    def _on_scrape(self, scrape: Scrape) -> None:
+        self.run.servers[scrape.server] = scrape
+        self._writer.append_scrape(scrape)
 
     def on_ready(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker waits for the others before a stage."""
@@ -196,6 +210,7 @@ class Coordinator:
             self.ended.wait()
             return
         self._concluding = True
+        self._scraper.stop()
         try:
             self._name_losses()
             summary = self._summary()
@@ -236,6 +251,7 @@ class Coordinator:
             ending,
             environment=self._writer.environment,
             started_ns=self.run.started_ns,
+            scrapes=self._writer.scrapes(),
         )
 
     def _finish(self, summary: Summary) -> None:
