@@ -18,7 +18,7 @@ from loadlib.errors import LoadlibError
 
 MAX_BYTES = 4 * 1024 * 1024
 MAX_LINES = 50_000
-MAX_OUR_BYTES = 512 * 1024  # of the lines that are parsed: those of 64 engines have 100 KiB
+MAX_OUR_BYTES = 256 * 1024  # of the lines that are parsed: those of 64 engines have 100 KiB
 MAX_LINE_BYTES = 4096
 
 Sort = Literal["gauge", "share", "counter"]

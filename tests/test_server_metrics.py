@@ -253,8 +253,8 @@ REFUSED = [
     (b"\xff\xfe\x00" * 100, "none of the metrics"),
     (b"x" * (MAX_BYTES + 1), "larger than 4 MiB"),
     (b"\n" * 60_000, "more than 50,000 lines"),
-    (b"".join(b'vllm:num_requests_running{a="%d"} 1\n' % i for i in range(20_000)), "512 KiB"),
-    (b'vllm:num_requests_running{a="' + b"\\" * 600_000, "512 KiB"),
+    (b"".join(b'vllm:num_requests_running{a="%d"} 1\n' % i for i in range(20_000)), "256 KiB"),
+    (b'vllm:num_requests_running{a="' + b"\\" * 600_000, "256 KiB"),
 ]
 
 
