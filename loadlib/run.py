@@ -125,15 +125,13 @@ class RunWriter:
         self,
         interval: Interval,
         source: str = "local",
-        pause: Callable[[], object] | None = None,
     ) -> None:
-        """Add one interval: its rows as one gzip member, its histograms as log lines.
+        """Add one interval: its rows, a gzip member already, and its histograms as log lines.
 
-        `source` names the process in messages; `pause` is called about every 0.1 ms of packing.
-        Never raises for a disk: see `problems`.
+        `source` names the process in messages. Never raises for a disk: see `problems`.
         """
         if interval["rows"]:
-            self._add(REQUESTS, rows.pack(interval["rows"], pause), source)
+            self._add(REQUESTS, interval["rows"], source)
         start_ns, end_ns = interval["start_ns"], interval["end_ns"]
         lines: dict[str, list[str]] = {}
         for model, workload, phase, metric, encoded in interval["hist"]:
