@@ -32,7 +32,8 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
 
 class LastWord(msgspec.Struct, frozen=True, kw_only=True):
     """`seq` reports were made, with so many finished `requests` and this `checksum` (the sum of
-    their frames' CRC-32). `left`: it ended before the run did."""
+    their frames' CRC-32). `left`: it ended before the run did. `problem`: why its shard file is not
+    whole, if so."""
 
     seq: int
     requests: int = 0
@@ -40,6 +41,7 @@ class LastWord(msgspec.Struct, frozen=True, kw_only=True):
     spans: tuple[Span, ...] = ()
     latest: tuple[Latest, ...] = ()
     left: bool = False
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

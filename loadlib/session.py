@@ -138,6 +138,7 @@ class Session:
     notices: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     untaken: frozenset[str] = frozenset()  # workloads that no picked user class takes
+    unserved: frozenset[tuple[str, str]] = frozenset()  # (model, workload), known beforehand
 
     @property
     def stages(self) -> Sequence[tuple[Phase, Sequence[str]]]:
@@ -146,7 +147,7 @@ class Session:
 
     def serves(self, model: str, workload: str) -> bool:
         """Whether requests of the workload reach the model: it is taken, and some length fits."""
-        if workload in self.untaken:
+        if workload in self.untaken or (model, workload) in self.unserved:
             return False
         source = self.workloads.get(workload)
         return source is None or source.serves(self.models[model])

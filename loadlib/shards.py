@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import msgspec
 
 from loadlib.errors import DataError
-from loadlib.folder import Appender
+from loadlib.folder import SHARDS, Appender
 
-SHARDS, SUFFIX = "shards", ".shard"
+SUFFIX = ".shard"
 MAGIC = b"loadlib shard 1\n"
 MAX_FRAME = 256 << 20  # a length beyond it is damage: a second of measurements is some 100 KB
 MAX_WAITING = 64 << 20  # bytes that a full disk may keep in memory
@@ -61,7 +61,7 @@ def path_of(folder: Path, source: str) -> Path:
 
 class ShardWriter:
     """Appends frames. A disk that refuses them stops nothing: they wait in memory, are tried
-    again with the next one, and beyond `MAX_WAITING` the file is given up; `problem` says so."""
+    again with the next one, and beyond `MAX_WAITING` the file is given up. `problem` says what."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -82,6 +82,7 @@ class ShardWriter:
         self._file.put(frame)
         try:
             self._file.flush()
+            self.problem = None
         except OSError as error:
             self._refused(error)
             if self._file.pending > MAX_WAITING:

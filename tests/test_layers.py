@@ -35,7 +35,7 @@ LAYERS: tuple[str, ...] = (
         "limits_planned json_check ledger shards lastword attendance masterclock"
     ),
     "gates verdict expectations compare brevity conclude charts findings",
-    "swarm client transport wire simulator report calibrate probe",
+    "swarm client transport wire simulator report calibrate probe gather",
     "cli",
     "__main__",
 )
@@ -51,6 +51,7 @@ ADAPTERS = {
     "calibrate": set(),  # starts the public command, and servers, as processes
     "swarm": {"client", "transport", "wire", "report"},
     "probe": {"client", "wire", "swarm"},
+    "gather": set(),
 }
 
 # Who may import what lies outside; everything else is free for all.

@@ -192,6 +192,9 @@ class Coordinator:
         if known.word is None or account.missing:
             return
         known.over = True
+        if known.word.problem is not None:
+            whole = f"worker {source}: its shard file is not whole: {known.word.problem}"
+            self.run.session.notices.append(whole)
         if (account.requests, account.checksum) != (known.word.requests, known.word.checksum):
             self.run.totals.mark("recorder_errors")
             log.error("the totals of worker %s are not what it reported", source)

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SILENT_S = 10.0  # a master not heard for so long is not waited for
-CLOCK_EVERY_S = 2.0
+CLOCK_FIRST_S, CLOCK_EVERY_S = 0.1, 2.0
 
 
 class Messages:
@@ -219,7 +220,8 @@ class Messages:
             plugin.session = replace(session, free=data["free"])
             if data["base_url"]:
                 plugin.session.redirect(data["base_url"])
-            self._take_part(Shard(*data["shard"]), data["run"], data["about"])
+            about = {**data["about"], "base_url": data["base_url"]}
+            self._take_part(Shard(*data["shard"]), data["run"], about)
         except LoadlibError as error:
             self._give_up(data["run"], str(error))
             return
@@ -268,10 +270,10 @@ class Messages:
         return heard_s is not None and time.time() - heard_s > SILENT_S
 
     def _ask_time(self) -> None:
-        while True:
+        for wait_s in chain(repeat(CLOCK_FIRST_S, 5), repeat(CLOCK_EVERY_S)):
             with suppress(RPCError):
                 self._runner.send_message("loadlib_clock", {"asked_ns": time.monotonic_ns()})
-            gevent.sleep(CLOCK_EVERY_S)
+            gevent.sleep(wait_s)
 
     def _on_time(self, msg: Any, **_kwargs: Any) -> None:
         data = msg.data

@@ -61,7 +61,7 @@ class Outbox:
 
     def last_word(self, word: LastWord) -> None:
         """That was all. Returns when the master has it, or will not."""
-        word = msgspec.structs.replace(word, checksum=self._checksum)
+        word = msgspec.structs.replace(word, checksum=self._checksum, problem=self.problem)
         frame = shards.pack({"kind": "end", "word": msgspec.to_builtins(word)})
         if self._shard is not None:
             self._shard.append(frame)
