@@ -309,12 +309,27 @@ def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
 
 
 @cli.command()
-@click.argument("run_folder", type=FOLDER)
-def report(run_folder: Path) -> int:
+@click.argument("folders", nargs=-1, required=True, metavar="RUN_FOLDER",
+                type=click.Path(exists=True, path_type=Path))  # fmt: skip
+@click.option("--from-shards", is_flag=True,
+              help="Merge the shard files of workers into a new run folder.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path),
+              help="With --from-shards: the folder for it.")  # fmt: skip
+def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
 
-    for path in pages.write(run_folder):
+    if from_shards:
+        from loadlib.gather import gather
+
+        found = gather(folders, out)
+        _say(f"= {found.workers} workers, {found.requests:,} requests", err=True)
+        for line in found.missing:
+            _say(f"! {line}", err=True)
+        folders = (found.folder,)
+    elif len(folders) > 1 or out is not None:
+        raise UsageError("one run folder, and no --out, without --from-shards")
+    for path in pages.write(folders[0]):
         _say(path)
     return ExitCode.PASS
 

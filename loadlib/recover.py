@@ -101,7 +101,7 @@ class Recovered:
 
 def recover(samples: Iterable[Sample], scenario: Mapping[str, Any]) -> Recovered:
     """Add all rows up again, as the recorder did when they were made."""
-    recorder, totals = Recorder(0), Totals()
+    recorder, totals = Recorder(0, rows=False), Totals()
     spans: dict[tuple[str, str], tuple[int, int]] = {}
     for number, sample in enumerate(samples, 1):
         if sample.attempt == 1:  # of a request that was to be tried again, the rest may be lost

@@ -129,15 +129,13 @@ class RunWriter:
         self,
         interval: Interval,
         source: str = "local",
-        pause: Callable[[], object] | None = None,
     ) -> None:
-        """Add one interval: its rows as one gzip member, its histograms as log lines.
+        """Add one interval: its rows, a gzip member already, and its histograms as log lines.
 
-        `source` names the process in messages; `pause` is called about every 0.1 ms of packing.
-        Never raises for a disk: see `problems`.
+        `source` names the process in messages. Never raises for a disk: see `problems`.
         """
         if interval["rows"]:
-            self._add(REQUESTS, rows.pack(interval["rows"], pause), source)
+            self._add(REQUESTS, interval["rows"], source)
         start_ns, end_ns = interval["start_ns"], interval["end_ns"]
         lines: dict[str, list[str]] = {}
         for model, workload, phase, metric, encoded in interval["hist"]:
@@ -280,7 +278,7 @@ class Run:
 
         Raises `DataError` for a damaged one.
         """
-        return list(_read_scrapes(self.path / SERVER))
+        return list(read_scrapes(self.path / SERVER))
 
     def seconds(self) -> list[dict[str, Any]]:
         """One dict of `COLUMNS` per second and group; after `kill -9` made from the rows."""
@@ -339,7 +337,7 @@ def _recovered(folder: Path, manifest: dict[str, Any], why: str = recover.UNFINI
     if log.exists():
         found.take_gaps(recover.read_log(log))
     samples = rows.read(path) if path.exists() else iter(())
-    summary = found.summary(samples, scenario, manifest, why, _read_scrapes(folder / SERVER))
+    summary = found.summary(samples, scenario, manifest, why, read_scrapes(folder / SERVER))
     run = Run(folder, manifest, scenario, summary)
     run._recovered = found
     return run
@@ -373,7 +371,8 @@ def _read_scenario(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read_scrapes(path: Path) -> Iterator[Scrape]:
+def read_scrapes(path: Path) -> Iterator[Scrape]:
+    """The scrapes of a server.csv, none where there is no such file. Raises `DataError`."""
     if path.exists():
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             try:

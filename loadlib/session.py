@@ -140,6 +140,7 @@ class Session:
     skipped: list[str] = field(default_factory=list)
     servers: tuple[Target, ...] = ()  # whose own metrics are read beside the load
     untaken: frozenset[str] = frozenset()  # workloads that no picked user class takes
+    unserved: frozenset[tuple[str, str]] = frozenset()  # (model, workload), known beforehand
 
     @property
     def stages(self) -> Sequence[tuple[Phase, Sequence[str]]]:
@@ -148,7 +149,7 @@ class Session:
 
     def serves(self, model: str, workload: str) -> bool:
         """Whether requests of the workload reach the model: it is taken, and some length fits."""
-        if workload in self.untaken:
+        if workload in self.untaken or (model, workload) in self.unserved:
             return False
         source = self.workloads.get(workload)
         return source is None or source.serves(self.models[model])

@@ -33,12 +33,13 @@ from loadlib.swarm.coordinator import GRACE_S, Coordinator
 from loadlib.swarm.limits import allow_files, descriptors
 from loadlib.swarm.messages import Messages
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
+from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.progress import Progress
 from loadlib.swarm.signals import Signals, end_children, remember_early
 from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
-from loadlib.swarm.worker import Send, Worker, deadlines
+from loadlib.swarm.worker import Worker, deadlines
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ class Plugin:
         return [cls for cls in self.user_classes if any(cls.__name__ in c.weights for c in crews)]
 
     def _taking_part(self) -> list[str]:
-        return sorted(self.coordinator.run.sources) if self.coordinator else []
+        return sorted(self.coordinator.run.attendance.sources) if self.coordinator else []
 
     # -- Locust's events -----------------------------------------------------------------------
 
@@ -238,7 +239,7 @@ class Plugin:
                 argv=self._argv(),
                 secrets=self._secrets(),
                 allow_unhealthy=self.options.allow_unhealthy,
-                tell=self._messages.tell_workers,
+                tell=self._messages.tell,
                 on_end=self._on_end,
             )
         except LoadlibError as error:
@@ -280,7 +281,8 @@ class Plugin:
             self.coordinator.end()
         elif self.worker is not None:
             self.has_part.clear()
-            self.worker.leave(0.0)
+            # Locust ends a worker whose master has been silent for a minute: nobody else counts.
+            self.worker.leave(GRACE_S if self._messages.master_silent() else 0.0)
 
     def _on_quitting(self, **_kwargs: Any) -> None:
         """The process ends: here the run does, before Locust's own listeners stop anything."""
@@ -294,7 +296,7 @@ class Plugin:
         if self.simulator is not None:
             self.simulator.stop()
 
-    def take_part(self, shard: Shard, send: Send) -> None:
+    def take_part(self, shard: Shard, send: Send, outbox: Outbox, offset_ns: int) -> None:
         """This process generates load from now on: its shard of the session's.
 
         Raises:
@@ -303,17 +305,17 @@ class Plugin:
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
         plan = self._plan(self.session)
-        self.worker = Worker(self.session, plan, shard, self.environment, send)
+        self.worker = Worker(
+            self.session, plan, shard, self.environment, send, outbox,
+            offset_ns=offset_ns, alone=self._messages.master_silent,
+        )  # fmt: skip
         self.has_part.set()
 
     def _watch(self, coordinator: Coordinator) -> None:
-        """Workers that Locust has given up are not waited for; an Edit opens a new row."""
+        """Workers that stay silent are not waited for; an Edit opens a new row."""
         users = self._users()
         while not coordinator.ended.wait(WATCH_EVERY_S):
-            if isinstance(self.runner, MasterRunner):
-                alive = {c.id for c in self.runner.clients.all if c.state != "missing"}
-                for name in coordinator.waits_for - alive:
-                    coordinator.on_gone(name)
+            coordinator.heard(self._messages.silent(), self._messages.dead())
             if self._users() != users and not coordinator.stopping:
                 users = self._users()
                 shaped = self.environment.shape_class is not None

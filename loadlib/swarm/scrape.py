@@ -24,6 +24,7 @@ from loadlib.redact import redact
 from loadlib.server_metrics import MAX_BYTES, PageError
 from loadlib.server_record import Scrape
 from loadlib.server_targets import Target
+from loadlib.swarm import clock
 from loadlib.transport import tls_context
 
 TIMEOUT_S = 5.0  # for the whole of a scrape, connecting included
@@ -45,7 +46,7 @@ class Page:
 
     def __init__(self, target: Target, environ: Mapping[str, str] | None = None) -> None:
         self.target = target
-        self._offset_ns = time.time_ns() - time.monotonic_ns()
+        self._offset_ns = clock.own_offset_ns()
         self._token = _token(target, os.environ if environ is None else environ)
         self._connection: http.client.HTTPConnection | None = None
 
