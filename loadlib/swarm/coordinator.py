@@ -271,8 +271,8 @@ class Coordinator:
             self.ended.wait()
             return
         self._concluding = True
-        self._scraper.stop()
         try:
+            self._scraper.stop()
             self._name_losses()
             summary = self._summary()
             self._finish(summary)
