@@ -32,7 +32,8 @@ LAYERS: tuple[str, ...] = (
         "recorder summarise run rows folder provenance recover calibration scenario image_tokens "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
-        "limits_planned json_check ledger shards lastword attendance masterclock"
+        "limits_planned json_check ledger shards lastword attendance masterclock scenario_server "
+        "server_metrics server_record server_targets server_summary"
     ),
     "gates verdict expectations compare brevity conclude charts findings",
     "swarm client transport wire simulator report calibrate probe gather",

@@ -28,7 +28,7 @@ from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
-from loadlib.swarm import webtab
+from loadlib.swarm import scrape, webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
 from loadlib.swarm.limits import allow_files, descriptors
 from loadlib.swarm.messages import Messages
@@ -149,6 +149,7 @@ class Plugin:
                 session.notices.append(remark)
         session.notices += client.notices()
         client.close()
+        unread = scrape.look(session.servers)
         plan = self._plan(session)
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
@@ -164,6 +165,7 @@ class Plugin:
         for line in (
             *session.skipped,
             *session.notices,
+            *unread,
             *crew_notices(plan),
             *(() if session.free else short),
         ):
@@ -268,6 +270,7 @@ class Plugin:
         if coordinator.stopping or self._progress is None or self.has_begun:
             return  # a signal was faster; Edit during a run
         self._progress.start()
+        coordinator.watch_servers()
         self._messages.go()
         gevent.spawn(self._watch, coordinator)
         gevent.spawn(self._until_done, coordinator)
@@ -375,8 +378,11 @@ class Plugin:
         return given.split("\0") if given else ["locust", *sys.argv[1:]]
 
     def _secrets(self) -> list[str]:
-        names = (m.api_key_env for m in self.session.models.values() if m.api_key_env)
-        return [key for name in names if (key := os.environ.get(name, "").strip())]
+        session = self.session
+        names = [model.api_key_env for model in session.models.values()]
+        names += [server.api_key_env for server in session.servers]
+        known = dict.fromkeys(filter(None, names))
+        return [key for name in known if (key := os.environ.get(name, "").strip())]
 
 
 def _untaken(plan: Plan) -> frozenset[str]:
