@@ -246,9 +246,10 @@ class Driver:
         except (EOFError, OSError):
             return []
 
-    def begin_locust(self, file: str, *flags: str, **env: str) -> Child:
+    def begin_locust(self, file: str, *flags: str, cold: bool = False, **env: str) -> Child:
         """Headless `locust -f FILE`, not waited for."""
-        return self.start("locust", "-f", file, "--headless", "--only-summary", *flags, **env)
+        command = "locust", "-f", file, "--headless", "--only-summary", *flags
+        return self.start(*command, cold=cold, **env)
 
     def close(self) -> None:
         for child in self._children:
