@@ -139,6 +139,7 @@ def _choosing(command: F) -> F:
               help="Worker processes; -1: one per core.")  # fmt: skip
 @click.option("--baseline", type=FOLDER, help="Run folder to compare with, after the run.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
+@click.option("--no-report", is_flag=True, help="No report.html; `loadlib report` makes it later.")
 @click.option("--json", "as_json", is_flag=True, help="Print only summary.json to stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
 @click.argument("locust", nargs=-1, type=click.UNPROCESSED, metavar="[-- LOCUST FLAGS]")
@@ -155,6 +156,7 @@ def run(**given: Any) -> int:
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--web-port", default=8089, show_default=True, help="Port to bind.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
+@click.option("--no-report", is_flag=True, help="No report.html; `loadlib report` makes it later.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
 @click.argument("locust", nargs=-1, type=click.UNPROCESSED, metavar="[-- LOCUST FLAGS]")
 def ui(web_host: str, web_port: int, **given: Any) -> int:
@@ -227,7 +229,8 @@ def _as_locust(scenario: str | None, given: dict[str, Any]) -> list[str]:
     line += ["--out", given["out"]]
     if given["processes"] is not None:
         line += ["--processes", str(given["processes"])]
-    return [*line, "--allow-unhealthy"] if given["allow_unhealthy"] else line
+    switches = {"--allow-unhealthy": "allow_unhealthy", "--no-report": "no_report"}
+    return [*line, *(flag for flag, name in switches.items() if given[name])]
 
 
 @cli.command()

@@ -355,7 +355,7 @@ class Plugin:
         if not self.session.free or summary.verdict.status in ("interrupted", "aborted"):
             self.environment.process_exit_code = summary.verdict.exit_code
         try:
-            report.write(folder)
+            report.write(folder, page=not self.options.no_report)
         except OSError as problem:
             sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
             self.environment.process_exit_code = self.environment.process_exit_code or int(
