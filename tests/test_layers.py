@@ -36,6 +36,7 @@ LAYERS: tuple[str, ...] = (
     ),
     "gates verdict expectations compare brevity conclude charts findings",
     "swarm client transport wire simulator report calibrate probe",
+    "launch",
     "cli",
     "__main__",
 )
