@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from gevent.event import Event
@@ -240,12 +240,16 @@ class Plugin:
                 on_end=self._on_end,
             )
         except LoadlibError as error:
-            self._signals.give_up(error)
+            self.give_up(error)
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         self._messages.begin_run(coordinator)
         self._begun.set()
         if session.free:
             self._begin(coordinator)
+
+    def give_up(self, error: LoadlibError) -> NoReturn:
+        """A run, or this worker's part in it, cannot begin."""
+        self._signals.give_up(error)
 
     def _on_spawned(self, **_kwargs: Any) -> None:
         """Under a scenario the clock starts when all users are there to take arrivals."""
