@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = ExitCode.PASS
     except OSError as problem:
         place = f"{problem.filename or 'cannot read or write'}: "
-        code = _refuse(place + (problem.strerror or str(problem)), ExitCode.PREFLIGHT)
+        why = redact(place + (problem.strerror or str(problem)), limit=500)
+        code = _refuse(why, ExitCode.PREFLIGHT)
     except (click.Abort, KeyboardInterrupt):
         _say("! SIGINT: stopped", err=True)
         code = ExitCode.SIGINT
@@ -329,7 +330,7 @@ def _show_comparison(before: Path, after: Path, *, err: bool) -> None:
     terminal.print_comparison(comparing.compare(old, new), terminal.Screen(err=err))
     shorter = across_runs(old.summary.groups, new.summary.groups)
     for line in (*comparing.unmatched(old, new), *shorter):
-        _say(f"  {line}", err=err)
+        _say(f"  {redact(line, limit=500)}", err=err)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})

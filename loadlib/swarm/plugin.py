@@ -43,6 +43,9 @@ from loadlib.swarm.worker import Send, Worker, deadlines
 log = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 0.2
+LOCAL_SIMULATOR = (
+    "the simulator listens on this machine only: workers on other machines cannot reach it"
+)
 
 _last_folder: list[Path] = []  # of this process; what `loadlib run --json` prints from
 
@@ -137,8 +140,11 @@ class Plugin:
     def _prepare_target(self) -> None:
         """The preflight of every endpoint; sends no completion."""
         session = self.session
+        remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
         if self.simulator is not None:
             session.redirect(self.simulator.base_url)
+            if remote:
+                session.notices.append(LOCAL_SIMULATOR)
         scenario = session.scenario
         client = Client(session.models, deadlines(scenario), lambda *_: None, mode=scenario.client)
         endpoints = {(m.base_url, m.api_key_env): m for m in reversed(session.models.values())}
@@ -153,7 +159,6 @@ class Plugin:
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
         session.untaken = _untaken(plan)
         # Workers on other machines, and Locust's own load rules: nothing is known of them.
-        remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
         if not session.free and not remote:
             session.notices += calibration.notices(
                 session.stages, scenario, self.options.processes, session.serves
