@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from loadlib import keys
 from loadlib.errors import UsageError
 from loadlib.redact import redact, redact_argv
 
@@ -104,7 +105,8 @@ def as_locust(given: Given, begin: Sequence[str]) -> list[str]:
 
 def call(line: Sequence[str], given: Given, say: Callable[[str], None]) -> int:
     """Call Locust's own `main` with `line`, which `say` prints first; returns its exit code."""
-    said = redact_argv(["locust", "-f", os.path.relpath(LOCUSTFILE), *line])
+    secrets = keys.likely(os.environ)
+    said = redact_argv(["locust", "-f", os.path.relpath(LOCUSTFILE), *line], secrets)
     say(f"= {shlex.join(said)}")
     ours = ["--loglevel", "INFO" if given["verbose"] else "WARNING"]
     if not given.get("worker"):

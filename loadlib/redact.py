@@ -65,15 +65,20 @@ def redact(text: str, secrets: Iterable[str] = (), limit: int | None = LIMIT) ->
     length), the cut marked by `…`. Masking comes before cutting, so that half a key never
     survives.
     """
-    clean = one_line(text)
-    for secret in sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True):
-        for spelling in _spellings(secret):
-            clean = _masked(clean, spelling)
+    clean = hide(one_line(text), secrets)
     for pattern, replacement in _KEYS:
         clean = pattern.sub(replacement, clean)
     if limit is not None and len(clean) > limit:
         clean = clean[: limit - 1] + "…"
     return clean
+
+
+def hide(text: str, secrets: Iterable[str]) -> str:
+    """`text` as it is, but for `secrets`: see `redact`."""
+    for secret in sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True):
+        for spelling in _spellings(secret):
+            text = _masked(text, spelling)
+    return text
 
 
 @lru_cache(maxsize=64)

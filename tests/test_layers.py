@@ -30,7 +30,7 @@ LAYERS: tuple[str, ...] = (
     ),
     (
         "recorder summarise run rows series folder foreign provenance recover calibration scenario "
-        "image_tokens "
+        "image_tokens keys "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
         "limits_planned json_check"

@@ -21,16 +21,18 @@ from locust.runners import MasterRunner, WorkerRunner
 from locust.user.task import filter_tasks_by_tags
 from locust.user.users import HttpUser
 
-from loadlib import calibration, gates, report
+from loadlib import calibration, gates, keys, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
-from loadlib.scenario import Scenario
+from loadlib.redact import redact_argv
+from loadlib.scenario import Scenario, to_yaml
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
-from loadlib.swarm import webtab
+from loadlib.swarm import webguard, webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
 from loadlib.swarm.limits import allow_files, descriptors
+from loadlib.swarm.masking import mask_logs
 from loadlib.swarm.messages import Messages
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.progress import Progress
@@ -92,12 +94,14 @@ class Plugin:
             self.session = self._open()
         self._listen()
         if not isinstance(runner, WorkerRunner):
+            self._hide_keys()
             self._prepare_target()
             self._size()
         self._opened = self.session
         if isinstance(runner, WorkerRunner):
             self._messages.say_here()
         if web_ui is not None:
+            webguard.install(web_ui)
             webtab.install(self, web_ui)
 
     # -- before the run ------------------------------------------------------------------------
@@ -136,6 +140,16 @@ class Plugin:
             self.environment.shape_class = None
             session.notices.append(f"{shape} is left aside: the scenario's phases are the load")
         return session
+
+    def _hide_keys(self) -> None:
+        """They are known now: logs and what Locust sends its workers do without them."""
+        models, options = self.session.models.values(), self.options
+        keys.refuse_inside(to_yaml(self.session.scenario), models, os.environ)
+        mask_logs(models)
+        options.loadlib_argv = "\0".join(
+            redact_argv((options.loadlib_argv or "").split("\0"), self._secrets())
+        )
+        options.set = redact_argv(options.set or (), self._secrets())
 
     def _prepare_target(self) -> None:
         """The preflight of every endpoint; sends no completion."""
@@ -308,6 +322,7 @@ class Plugin:
         """
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
+        mask_logs(self.session.models.values())
         plan = self._plan(self.session)
         self.worker = Worker(self.session, plan, shard, self.environment, send)
         self.has_part.set()
@@ -381,9 +396,9 @@ class Plugin:
         given = self.options.loadlib_argv
         return given.split("\0") if given else ["locust", *sys.argv[1:]]
 
-    def _secrets(self) -> list[str]:
-        names = (m.api_key_env for m in self.session.models.values() if m.api_key_env)
-        return [key for name in names if (key := os.environ.get(name, "").strip())]
+    def _secrets(self) -> tuple[str, ...]:
+        likely = keys.likely(os.environ)
+        return (*keys.named(self.session.models.values(), os.environ), *likely)
 
 
 def _untaken(plan: Plan) -> frozenset[str]:
