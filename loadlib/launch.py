@@ -13,10 +13,11 @@ import shlex
 import socket
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from loadlib import keys
+from loadlib import keys, scenario_yaml
 from loadlib.errors import UsageError
 from loadlib.redact import redact, redact_argv
 
@@ -105,8 +106,7 @@ def as_locust(given: Given, begin: Sequence[str]) -> list[str]:
 
 def call(line: Sequence[str], given: Given, say: Callable[[str], None]) -> int:
     """Call Locust's own `main` with `line`, which `say` prints first; returns its exit code."""
-    secrets = keys.likely(os.environ)
-    said = redact_argv(["locust", "-f", os.path.relpath(LOCUSTFILE), *line], secrets)
+    said = redact_argv(["locust", "-f", os.path.relpath(LOCUSTFILE), *line], _secrets(line, given))
     say(f"= {shlex.join(said)}")
     ours = ["--loglevel", "INFO" if given["verbose"] else "WARNING"]
     if not given.get("worker"):
@@ -118,6 +118,16 @@ def call(line: Sequence[str], given: Given, say: Callable[[str], None]) -> int:
     from loadlib.swarm import plugin  # first of all network modules: it patches sockets
 
     return plugin.run_locust(["-f", str(LOCUSTFILE), *ours, *line])
+
+
+def _secrets(line: Sequence[str], given: Given) -> tuple[str, ...]:
+    """Keys that the line must not show, as far as they can be known before anything is read."""
+    text = "\n".join(line)
+    scenario = Path(given["scenario"] or "")
+    # What is wrong with the file is said later.
+    with suppress(OSError, ValueError), scenario.open(encoding="utf-8") as file:
+        text += file.read(scenario_yaml.MAX_BYTES)
+    return (*keys.likely(os.environ), *keys.mentioned(text, os.environ))
 
 
 def _own_port() -> list[str]:

@@ -76,8 +76,9 @@ def redact(text: str, secrets: Iterable[str] = (), limit: int | None = LIMIT) ->
 def hide(text: str, secrets: Iterable[str]) -> str:
     """`text` as it is, but for `secrets`: see `redact`."""
     for secret in sorted({s for s in secrets if len(s) >= 4}, key=len, reverse=True):
-        for spelling in _spellings(secret):
-            text = _masked(text, spelling)
+        for short in (one for one in _spellings(secret) if len(one) < FRAGMENT):
+            text = re.sub(re.escape(short), MASK, text, flags=re.IGNORECASE)
+        text = _masked(text, secret)
     return text
 
 
@@ -97,19 +98,14 @@ def _spellings(secret: str) -> tuple[str, ...]:
 
 
 def _masked(text: str, secret: str) -> str:
-    """`text` without `secret` (in lower case) and without `FRAGMENT` of its characters in a row."""
-    if len(secret) < FRAGMENT:
-        return re.sub(re.escape(secret), MASK, text, flags=re.IGNORECASE)
-    lower = text.lower()
+    """`text` without `FRAGMENT` characters in a row of any spelling of `secret`."""
+    lower, pieces = text.lower(), _pieces(secret)
     if len(lower) != len(text):  # a letter whose small one is longer: places would differ
-        return re.sub(re.escape(secret), MASK, text, flags=re.IGNORECASE)
-    pieces, kept, at = _pieces(secret), [], 0
-    begun = 0  # of what is not kept yet
+        lower = "".join(one.lower() if len(one.lower()) == 1 else one for one in text)
+    kept, begun, at = [], 0, 0  # from `begun` on nothing is kept yet
     while at <= len(lower) - _PROBE:
-        run = None
-        if lower[at : at + _PROBE] in pieces:
-            run = _longest(lower, at, secret)
-        if run is None or run[1] - run[0] < FRAGMENT:
+        run = _longest(lower, at, secret) if lower[at : at + _PROBE] in pieces else (at, at)
+        if run[1] - run[0] < FRAGMENT:
             at += FRAGMENT - _PROBE + 1
             continue
         kept += [text[begun : max(begun, run[0])], MASK]
@@ -117,39 +113,52 @@ def _masked(text: str, secret: str) -> str:
     return "".join(kept) + text[begun:]
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=64)
 def _pieces(secret: str) -> frozenset[str]:
-    return frozenset(secret[i : i + _PROBE] for i in range(len(secret) - _PROBE + 1))
+    return frozenset(
+        one[i : i + _PROBE] for one in _spellings(secret) for i in range(len(one) - _PROBE + 1)
+    )
 
 
-def _longest(text: str, at: int, secret: str) -> tuple[int, int] | None:
-    """The longest stretch of `text` around the piece at `at` that stands so in `secret`."""
-    piece, best = text[at : at + _PROBE], None
-    place = secret.find(piece)
-    while place >= 0:
-        left = right = 0
-        while left < min(at, place) and text[at - left - 1] == secret[place - left - 1]:
-            left += 1
-        begin, end = at + _PROBE, place + _PROBE
-        while (
-            begin + right < len(text)
-            and end + right < len(secret)
-            and text[begin + right] == secret[end + right]
-        ):
-            right += 1
-        if best is None or left + right > best[1] - best[0] - _PROBE:
-            best = (at - left, begin + right)
-        place = secret.find(piece, place + 1)
+def _longest(text: str, at: int, secret: str) -> tuple[int, int]:
+    """The longest stretch of `text` around the piece at `at` that stands so in a spelling."""
+    piece, best = text[at : at + _PROBE], (at, at)
+    for one in _spellings(secret):
+        place = one.find(piece)
+        while place >= 0:
+            back = _alike(text[at - 1 :: -1] if at else "", one[place - 1 :: -1] if place else "")
+            on = _alike(text[at : at + len(one)], one[place:])
+            best = max(best, (at - back, at + on), key=lambda run: run[1] - run[0])
+            place = one.find(piece, place + 1)
     return best
 
 
+def _alike(one: str, other: str) -> int:
+    """With how many equal characters both begin."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
+
+
 def redact_argv(argv: Iterable[str], secrets: Iterable[str] = ()) -> list[str]:
-    """A command line fit for the manifest; the value after a key-like option is masked too."""
-    known, result, hide = tuple(secrets), [], False
+    """A command line fit for the manifest; the value of a key-like option is masked too."""
+    known, result, hide_next = tuple(secrets), [], False
     for word in argv:
-        result.append(MASK if hide else redact(word, known, limit=1000))
-        hide = bool(_KEY_OPTION.fullmatch(word))
+        name, equals, _ = word.partition("=")
+        if hide_next:
+            result.append(MASK)
+        elif equals and _KEY_NAME.fullmatch(name):  # --set models.0.api_key=…
+            result.append(f"{redact(name, known, limit=100)}={MASK}")
+        else:
+            result.append(redact(word, known, limit=1000))
+        hide_next = bool(_KEY_OPTION.fullmatch(word))
     return result
 
 
 _KEY_OPTION = re.compile(r"--?[\w-]*(?:api[-_]?key|password|secret|token)", re.IGNORECASE)
+_KEY_NAME = re.compile(
+    r"(?:.*[._-])?(?:api[-_]?key|authorization|passw(?:or)?d|secret"
+    r"|(?:access|auth|bearer|id|refresh)[-_]token)",
+    re.IGNORECASE,
+)

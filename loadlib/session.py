@@ -6,12 +6,13 @@ completion. The same on every process: master, worker and local.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadlib import limits_planned, scenario_yaml
+from loadlib import keys, limits_planned, scenario_yaml
 from loadlib import scenario as scenarios
 from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
@@ -287,6 +288,7 @@ def open_session(
     scenario = _implied(user_classes, host, users) if choice.free else choice.scenario()
     chosen(scenario)
     models = {model.name: model for model in map(resolve, scenario.models)}
+    keys.refuse_inside(scenario.effective(), models.values(), os.environ)
     workloads = {
         name: build(name, spec, scenario.seed)
         for name, spec in scenario.workloads.items()

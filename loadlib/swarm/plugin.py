@@ -25,7 +25,7 @@ from loadlib import calibration, gates, keys, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
 from loadlib.redact import redact_argv
-from loadlib.scenario import Scenario, to_yaml
+from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
@@ -144,7 +144,6 @@ class Plugin:
     def _hide_keys(self) -> None:
         """They are known now: logs and what Locust sends its workers do without them."""
         models, options = self.session.models.values(), self.options
-        keys.refuse_inside(to_yaml(self.session.scenario), models, os.environ)
         mask_logs(models)
         options.loadlib_argv = "\0".join(
             redact_argv((options.loadlib_argv or "").split("\0"), self._secrets())

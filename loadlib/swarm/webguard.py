@@ -6,9 +6,10 @@ open in the browser of the person at this machine can start load, which may cost
 its figures. Browsers say where a request comes from, so what comes from elsewhere is refused:
 
     another site's page       its Sec-Fetch-Site or Origin says so
-    a name that was rebound   bound to loopback and without a login, `Host` is a name of this machine
+    a name that was rebound   on loopback and without a login, `Host` is a name of this machine
 
-Requests of programs (curl, a test) carry neither header and pass, as they always did.
+A person may follow a link to the page from anywhere, and a login of one's own (OAuth) may send
+them back to its own route. Requests of programs (curl, a test) carry neither header and pass.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from urllib.parse import urlsplit
 OURS = ("same-origin", "none")  # of Sec-Fetch-Site: this page, or the person (an address typed)
 OTHER_SITE = "refused: this request was made by a page of another site"
 OTHER_NAME = (
-    "refused: bound to loopback, this page answers to localhost and addresses only;"
-    " behind a proxy that sends another Host use --web-login"
+    "refused: bound to loopback and without a login, this page answers to localhost and 127.0.0.1"
+    " only; behind a proxy that sends another Host use --web-login"
 )
+OPEN = ("locust.index", "locust.login", "locust.send_assets")  # of Locust's routes, for a link
 HEADERS = {
     "X-Frame-Options": "DENY",  # nobody's page around ours, to steal a click on Start
     "X-Content-Type-Options": "nosniff",
@@ -40,7 +42,8 @@ def install(web_ui: Any) -> None:
     def refuse() -> Any:
         from flask import request
 
-        return refusal(request.method, request.headers, request.host, loopback_only=alone)
+        headers, endpoint = dict(request.headers), request.endpoint or ""
+        return refusal(endpoint, headers, request.host, loopback_only=alone)
 
     @web_ui.app.after_request  # type: ignore[untyped-decorator]
     def keep_to_ourselves(response: Any) -> Any:
@@ -52,17 +55,19 @@ def install(web_ui: Any) -> None:
 
 
 def refusal(
-    method: str, headers: Mapping[str, str], host: str, *, loopback_only: bool
+    endpoint: str, headers: Mapping[str, str], host: str, *, loopback_only: bool
 ) -> tuple[str, int] | None:
     """(why, 403) for a request that another site made; None for any other.
 
-    Following a link from elsewhere to the page is fine (`GET`, navigation), the rest is not.
+    `endpoint` is Flask's name of the route. Locust stops a run by `GET`, so a link from elsewhere
+    is one only to what it shows first.
     """
     if loopback_only and not _is_loopback(_name(host)):
         return OTHER_NAME, 403
     site = headers.get("Sec-Fetch-Site")
     if site is not None:
-        link = method == "GET" and headers.get("Sec-Fetch-Mode") == "navigate"
+        own = not endpoint.startswith("locust.") or endpoint in OPEN
+        link = own and headers.get("Sec-Fetch-Mode") == "navigate"
         return None if site in OURS or link else (OTHER_SITE, 403)
     origin = headers.get("Origin")
     if origin is None:
