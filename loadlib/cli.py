@@ -18,7 +18,7 @@ from click.core import ParameterSource
 
 from loadlib import __version__, launch
 from loadlib.errors import ExitCode, LoadlibError, UsageError, nearest
-from loadlib.redact import redact
+from loadlib.redact import printable_json, redact
 from loadlib.session import Choice, estimate_usd, open_session, override_pairs
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def _locust(flags: list[str], given: dict[str, Any]) -> int:
 
     folder = plugin.last_folder()
     if folder is not None and given.get("as_json") and (folder / "summary.json").is_file():
-        _say((folder / "summary.json").read_text(encoding="utf-8").rstrip())
+        _say(printable_json((folder / "summary.json").read_text(encoding="utf-8").rstrip()))
     if folder is not None and baseline is not None:
         _show_comparison(baseline, folder, err=bool(given.get("as_json")))
     return code
@@ -225,7 +225,7 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     from loadlib import scenario as scenarios
 
     if schema:
-        _say(msgspec.json.format(msgspec.json.encode(scenarios.json_schema())).decode())
+        _print(scenarios.json_schema(), [], as_json=True)
         return ExitCode.PASS
     if scenario is None and not given["models"]:
         raise UsageError("nothing to validate: give a scenario file")
@@ -284,7 +284,7 @@ def probe(*, scenario: str | None, listing: bool, as_json: bool, **given: Any) -
 
 def _print(data: object, lines: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        _say(msgspec.json.format(msgspec.json.encode(data)).decode())
+        _say(printable_json(msgspec.json.format(msgspec.json.encode(data)).decode()))
     for line in () if as_json else lines:
         _say(line)
 
@@ -315,7 +315,7 @@ def compare(before: Path, after: Path, *, as_json: bool) -> int:
         from loadlib import compare as comparing
 
         rows = comparing.compare(_run_of(before), _run_of(after))
-        _say(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        _print(rows, [], as_json=True)
     else:
         _show_comparison(before, after, err=False)
     return ExitCode.PASS
@@ -380,7 +380,7 @@ def calibrate(
     )
     found = ladder.calibrate(plan, lambda what: _say(f"= {what}", err=True))
     if as_json:
-        _say(msgspec.json.format(show.as_json(found)).decode())
+        _say(printable_json(msgspec.json.format(show.as_json(found)).decode()))
     else:
         show.show(found, Screen())
     if not no_save:

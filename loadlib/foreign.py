@@ -21,12 +21,12 @@ import msgspec
 from loadlib import scenario_yaml
 from loadlib.errors import DataError, ScenarioError
 
-MAX_JSON_BYTES = 2**28  # summary.json of 10,000 groups is a tenth of it
+MAX_JSON_BYTES = 2**28  # summary.json of 2,000 groups is a twentieth of it
 MAX_SERIES_BYTES = 2**30  # timeseries.csv of 60 groups for a week is half of it
 MAX_DEPTH = 50  # of summary.json; ours is 8 deep, a scenario at most 40
 MAX_VALUES = 5_000_000  # of it: what a page could never show
 MAX_NUMBER = 10**18  # of anything that is counted, and of nanoseconds since 1970
-MAX_GROUPS = 10_000  # (model, workload, phase): each has its own histograms in memory
+MAX_GROUPS = 2_000  # (model, workload, phase): each has histograms of its own, and rows of pages
 MAX_RUN_S = 31 * 86_400  # a second is a place in an array, so a run has so many at most
 MAX_GROUP_SECONDS = 50_000_000  # … times its groups
 
@@ -48,9 +48,10 @@ def opened(folder: Path, name: str) -> Iterator[BinaryIO]:
         )
     # Not to wait for the other end of a pipe before it is known to be one.
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise DataError("is not a file", file=str(path))
     with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise DataError("is not a file", file=str(path))
         yield file
 
 

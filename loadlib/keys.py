@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from loadlib.errors import UsageError
 
-LEAST = 8  # characters: what is shorter stands in harmless texts, too
+LEAST = 8  # characters: what is shorter stands in harmless texts, too …
+LEAST_LIKELY = 12  # … and of a variable nobody named, more than `postgres` or `password`
 _NAMES = re.compile(
     r"(?:.*_)?(?:API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)", re.IGNORECASE
 )
@@ -79,5 +80,5 @@ def _likely(environ: Mapping[str, str]) -> list[tuple[str, str]]:
     return [
         (name, text.strip())
         for name, text in sorted(environ.items())
-        if _NAMES.fullmatch(name) and len(text.strip()) >= LEAST
+        if _NAMES.fullmatch(name) and len(text.strip()) >= LEAST_LIKELY
     ]

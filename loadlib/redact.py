@@ -26,6 +26,7 @@ _CONTROLS = re.compile(
     "\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"  # text that nobody sees
     "\ud800-\udfff]+"  # lone surrogates: no file takes them
 )
+_NOT_SHOWN = re.compile(f"(?!\n){_CONTROLS.pattern.removesuffix('+')}")
 # What a CI system would obey if it stood in a log: GitHub's `::name`, Azure's and Actions' `##[`.
 _COMMANDS = re.compile(r"(?<!\S)::(?=[A-Za-z])|##(?=(?:vso)?\[)")
 FRAGMENT = 12  # so many characters of a secret in a row are masked, wherever a text cuts it
@@ -54,6 +55,11 @@ def one_line(text: str) -> str:
     """`text` without line breaks, control characters, terminal escapes and CI commands."""
     clean = _CONTROLS.sub(" ", _ESCAPES.sub("", text)).strip()
     return _COMMANDS.sub(lambda found: " ".join(found[0]), clean)
+
+
+def printable_json(text: str) -> str:
+    """JSON with nothing in it that a terminal would obey: `\\u009b` is the same string."""
+    return _NOT_SHOWN.sub(lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def redact(text: str, secrets: Iterable[str] = (), limit: int | None = LIMIT) -> str:

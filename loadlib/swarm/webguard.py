@@ -45,13 +45,15 @@ def install(web_ui: Any) -> None:
         headers, endpoint = dict(request.headers), request.endpoint or ""
         return refusal(endpoint, headers, request.host, loopback_only=alone)
 
-    @web_ui.app.after_request  # type: ignore[untyped-decorator]
     def keep_to_ourselves(response: Any) -> Any:
         for name in [name for name, _ in response.headers if name.startswith("Access-Control-")]:
             del response.headers[name]
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
+
+    # Called in reverse order: the first one has the last word, after Locust's own CORS.
+    web_ui.app.after_request_funcs.setdefault(None, []).insert(0, keep_to_ourselves)
 
 
 def refusal(
