@@ -240,6 +240,8 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     for item in plan:
         n = "as many as the server answers" if item.requests is None else f"{item.requests:,.0f}"
         _say(f"# {item.model}/{item.workload} {item.phase}: {n} requests")
+    for line in session.destinations:
+        _say(f"# sends to {line}")
     for line in session.scenario.distributions():
         _say(f"# {line}")
     _say(f"# cost: {estimate_usd(session)}")

@@ -167,6 +167,19 @@ class Session:
         """What the workloads say of the plan."""
         return Reach(self.serves, self.traced, self.turns)
 
+    @property
+    def destinations(self) -> list[str]:
+        """Where requests go, and which key: for who did not write the scenario."""
+        if self.scenario.target == "simulator":
+            return ["the simulator on this machine, without a key"]
+        found: dict[tuple[str, str | None], list[str]] = {}
+        for model in self.models.values():
+            found.setdefault((model.base_url, model.api_key_env), []).append(model.name)
+        return [
+            f"{url} {f'with the key in {name}' if name else 'without a key'}: {', '.join(models)}"
+            for (url, name), models in found.items()
+        ]
+
     def budget_share(self, shard: Shard) -> dict[str, Any]:
         """This process's part of the limits."""
         limits = self.limits
