@@ -9,9 +9,15 @@ from commandline import batch, refused, scenario
 from hypothesis import given
 from hypothesis import strategies as st
 
+from loadlib import quality
+from loadlib.answer import Answer
+from loadlib.catalog import resolve
 from loadlib.errors import DataError, LoadlibError, PreflightError, ScenarioError, UsageError
 from loadlib.folder import folder_name
-from loadlib.scenario import parse
+from loadlib.outcome import usage_of
+from loadlib.quality import RIGHT, Judged, Said, judged
+from loadlib.scenario import ModelSpec, parse
+from loadlib.workloads.reading import IsLetter
 
 ESCAPE = "\x1b]52;c;eA==\x07\x9b31m\u202e"
 STEERS = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e]")
@@ -111,6 +117,33 @@ def test_what_is_printed_of_a_hostile_scenario(tmp_path):
     for done in (fine, *bad):
         assert not STEERS.search((done.out + done.err).replace("\n", " "))
     refused(bad[0], 3, "cannot be read")
+
+
+def test_an_answer_of_megabytes_is_looked_at_as_far_as_answers_go():
+    """64 MB are let in; no check and no tokenizer may stand still over them."""
+    seen: list[Said] = []
+
+    def check(said: Said) -> Judged:
+        seen.append(said)
+        return RIGHT
+
+    judged(check, Said("x" * 3_000_000, (("f", "y" * 3_000_000), ("g", "z")), finish_reason="stop"))
+    assert len(seen[0].text) == len(seen[0].calls[0][1]) == quality.MAX_CHECKED
+    assert seen[0].finish_reason == "stop"
+    model = resolve(ModelSpec(name="gpt-4o-mini"))
+    answer = Answer(parts={"text": ["word " * 300_000]}, done=True)
+    assert usage_of(answer, None, model).output is None  # unknown, not a count of a part
+    answer = Answer(parts={"text": ["word " * 10]}, done=True)
+    assert usage_of(answer, None, model).output == 11
+
+
+def test_a_letter_is_looked_for_in_passing():
+    """Backtracking over an answer of signs took the cube of its length: hours for these."""
+    check = IsLetter("B", ("one", "two", "three"))
+    for signs in ("=> ", "(", "\n", "answer is "):
+        assert not check(Said(signs * 100_000)).passed
+    assert check(Said("Answer is: (B) two")).passed
+    assert check(Said("**B**")).passed
 
 
 def test_validate_says_where_requests_and_keys_go(tmp_path):
