@@ -16,10 +16,10 @@ from loadlib.lately import Lately, Tally, by_pair, quantiles_ms
 from loadlib.lights import Lights, MakeWindow, Pause, never
 from loadlib.metrics import SCALE
 from loadlib.recorder import NS, Counts, Interval, Key, Totals
-from loadlib.series import Series
 from loadlib.session import Session
 from loadlib.snapshot import PER_DECADE, Curve, PhaseRow, Quantiles, Row, Seen, Snapshot, Spent
 from loadlib.summary import Gate, Health, Summary
+from loadlib.trend import Trend
 
 Kind = Literal["warmup", "measure"]
 COLUMNS = ("ttft_p50", "ttft_p90", "ttft_p99", "tok_s", "in_flight", "offered_rps", "sent_rps")
@@ -56,7 +56,7 @@ class Board:
         self._lately = Lately()
         self._current: dict[str, str] = {}  # source → its phase
         self._changed: dict[Key, int] = {}  # the revision in which something was last added
-        self._series = Series(COLUMNS, started_ns)
+        self._trend = Trend(COLUMNS, started_ns)
         self._curves: dict[Key, Curve] = {}
         self._whole: dict[tuple[Key, str], Quantiles] = {}
         self._judged: tuple[int, Health, tuple[Gate, ...]] | None = None
@@ -77,7 +77,7 @@ class Board:
             for model, workload, phase, *_ in interval[name]:
                 self._changed[model, workload, phase] = self.revision
         self._read(interval, pause)
-        if self._watched and self._series.is_due(self._lately.latest_ns):
+        if self._watched and self._trend.is_due(self._lately.latest_ns):
             self._sample(pause)
 
     def finish(self, summary: Summary, now_ns: int) -> None:
@@ -89,7 +89,7 @@ class Board:
     def _read(self, interval: Interval, pause: Pause) -> None:
         end_ns = interval["end_ns"]
         try:
-            for number, sample in enumerate(lines.of_interval(interval), 1):
+            for number, sample in enumerate(lines.decode(interval["rows"]), 1):
                 self._lately.see(sample, end_ns)
                 if self._watched:
                     self.lights.see(sample)
@@ -113,7 +113,7 @@ class Board:
             rates = (tally.tokens, tally.scheduled, tally.begun)
             tokens, offered, sent = (_per_second(n, span_s) for n in rates)
             points[pair] = (*quantiles_ms(tally.ttft, _PS), tokens, in_flight, offered, sent)
-        self._series.add(now_ns, points)
+        self._trend.add(now_ns, points)
 
     # -- what goes out -------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Board:
             health=health,
             verdict=None if self.summary is None else self.summary.verdict,
             curves=tuple(self._curves_since(since, pause)),
-            series=self._series.since(generation, 0 if seen is None else seen.points),
+            series=self._trend.since(generation, 0 if seen is None else seen.points),
         )
 
     def _state(self, *, stopping: bool) -> Any:

@@ -1,88 +1,80 @@
-"""A bounded time series of several figures of several groups, sampled at a steady pace.
-
-When it is full every second point goes and the pace halves, so that an hour takes no more room
-than ten minutes. A figure that is unknown at an instant is None there, and a stretch in which
-nothing was sampled is marked by one point at which all are: gaps stay gaps.
-"""
+"""`timeseries.csv`: counters of every second and group. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-NS = 1_000_000_000
-STEP_NS = 2 * NS
-MOST = 300  # points; a multiple of two
-_GAP = 2.5  # steps without a point that are a gap
+from loadlib.errors import DataError
+from loadlib.foreign import check_extent
+from loadlib.recorder import SECOND_FIELDS, Key
 
-Pair = tuple[str, str]
-"""(model, workload)."""
+COLUMNS = (
+    *("second", "phase", "model", "workload"),
+    *("scheduled", "sent", "ended", "ok", "failed", "in_flight", "output_tokens", "input_tokens"),
+    "reserved_tokens",
+)
+"""Columns: second is Unix epoch seconds, in_flight is at its end."""
 
-Values = Sequence[float | None]
+_NAMES = ("phase", "model", "workload")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+_DIGITS = 20
 
 
-@dataclass(slots=True)
-class Series:
-    """`columns` names the figures; instants are Unix epoch ns, `start_ns` is second 0."""
+def rows(seconds: Mapping[tuple[int, Key], Sequence[int]]) -> list[dict[str, Any]]:
+    """Per-second counters as rows of `COLUMNS`, by group and time; quiet seconds are left out."""
+    found, flying = [], dict[Key, int]()
+    for second, key in sorted(seconds, key=lambda place: (place[1], place[0])):
+        row = dict(zip(SECOND_FIELDS, seconds[second, key], strict=True))
+        flying[key] = flying.get(key, 0) + row["sent"] - row["ended"]
+        model, workload, phase = key
+        where = {"second": second, "phase": phase, "model": model, "workload": workload}
+        whole = {**where, **row, "in_flight": flying[key]}
+        found.append({column: whole[column] for column in COLUMNS})
+    return found
 
-    columns: tuple[str, ...]
-    start_ns: int
-    step_ns: int = STEP_NS
-    most: int = MOST
-    generation: int = 0  # how often it was thinned out
-    seconds: list[float] = field(default_factory=list)  # since the start, of each point
-    rows: dict[Pair, list[Values]] = field(default_factory=dict)  # one per point
-    _next_ns: int = 0
 
-    def is_due(self, now_ns: int) -> bool:
-        """Whether it is time for another point."""
-        return now_ns >= self._next_ns
+def write(found: Iterable[Mapping[str, Any]]) -> bytes:
+    """Rows as a file. Spreadsheets run a cell that begins like a formula: before such a name, and
+    before one that begins with it, stands an apostrophe."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows({**row, **{name: _cell(row[name]) for name in _NAMES}} for row in found)
+    return text.getvalue().encode()
 
-    def add(self, now_ns: int, found: Mapping[Pair, Values]) -> None:
-        """A point at `now_ns`: what each group shows then. One that is left out shows nothing."""
-        at = round((now_ns - self.start_ns) / NS, 1)
-        step = self.step_ns / NS
-        if self.seconds and at - self.seconds[-1] > _GAP * step:
-            self._put(round(self.seconds[-1] + step, 1), {})
-        self._put(at, found)
-        if len(self.seconds) >= self.most:
-            self._thin()
-        self._next_ns = (now_ns // self.step_ns + 1) * self.step_ns
 
-    def since(self, generation: int | None, count: int) -> dict[str, Any]:
-        """What a reader lacks who has seen `count` points of a `generation`; all, to another.
+def read(data: bytes, file: str) -> list[dict[str, Any]]:
+    """The rows of a file. Raises DataError for what is none, or spans what no run does."""
+    try:
+        found = list(map(_row, csv.DictReader(io.StringIO(data.decode(), newline=""))))
+    except (ValueError, TypeError, KeyError, csv.Error):  # not UTF-8 is a ValueError, too
+        raise DataError("is not a time series of loadlib's", file=file) from None
+    if found:
+        seconds = [row["second"] for row in found]
+        groups = {tuple(row[name] for name in _NAMES) for row in found}
+        check_extent(len(groups), min(seconds), max(seconds), file)
+    return found
 
-        `from` is the number of the first point given; `values` are, for each group, one list per
-        column.
-        """
-        first = min(count, len(self.seconds)) if generation == self.generation else 0
-        return {
-            "generation": self.generation,
-            "from": first,
-            "step_s": self.step_ns / NS,
-            "seconds": self.seconds[first:],
-            "columns": self.columns,
-            "groups": [
-                {"model": pair[0], "workload": pair[1], "values": self._columns(rows[first:])}
-                for pair, rows in self.rows.items()
-            ],
-        }
 
-    def _columns(self, rows: list[Values]) -> list[list[float | None]]:
-        return [[row[i] for row in rows] for i in range(len(self.columns))]
+def _row(cells: Mapping[str, str]) -> dict[str, Any]:
+    """Raises ValueError, TypeError or KeyError for what is no row."""
+    row: dict[str, Any] = {}
+    for name in COLUMNS:
+        if name in _NAMES:
+            row[name] = _plain(cells[name])
+        elif name in cells:  # a column that older versions had not
+            row[name] = int(cells[name][:_DIGITS])
+    if "second" not in row:
+        raise KeyError("second")
+    return row
 
-    def _put(self, at: float, found: Mapping[Pair, Values]) -> None:
-        nothing = (None,) * len(self.columns)
-        for pair in found:
-            if pair not in self.rows:
-                self.rows[pair] = [nothing] * len(self.seconds)
-        for pair, rows in self.rows.items():
-            rows.append(found.get(pair, nothing))
-        self.seconds.append(at)
 
-    def _thin(self) -> None:
-        self.seconds = self.seconds[::2]
-        self.rows = {pair: rows[::2] for pair, rows in self.rows.items()}
-        self.step_ns *= 2
-        self.generation += 1
+def _cell(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _plain(cell: str) -> str:
+    return cell.removeprefix("'")

@@ -90,6 +90,17 @@ class Spent(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int | None = None
 
 
+class ServerRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server said of itself when it was asked last; `error`: why it said nothing."""
+
+    name: str
+    kind: str | None = None
+    running: float | None = None  # requests
+    waiting: float | None = None
+    kv_usage: float | None = None  # share of its KV cache
+    error: str | None = None
+
+
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader has of a run already: as of which revision, and of its time series."""
 
@@ -99,7 +110,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """`live.json`. `series` is what `series.Series.since` gives.
+    """`live.json`. `series` is what `trend.Trend.since` gives.
 
     To a reader who has seen a revision, `rows` and `curves` hold what changed after it (`partial`
     says so), and `gates` and `health` are None where they were not judged again.
@@ -124,6 +135,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict | None = None  # once the run is over
     curves: tuple[Curve, ...] = ()
     series: dict[str, Any] = {}
+    servers: tuple[ServerRow, ...] = ()  # with `server_metrics`
     links: dict[str, Any] = {}  # what the adapter serves beside it
 
 

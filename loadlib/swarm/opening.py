@@ -21,11 +21,15 @@ from loadlib.client import Client
 from loadlib.errors import UsageError
 from loadlib.scenario import Scenario
 from loadlib.session import Choice, Plan, Session, crew_notices, open_session
-from loadlib.swarm.limits import allow_files, descriptors
+from loadlib.swarm import scrape
+from loadlib.swarm.limits import allow_files, deadlines, descriptors
 from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
-from loadlib.swarm.worker import deadlines
+
+LOCAL_SIMULATOR = (
+    "the simulator listens on this machine only: workers on other machines cannot reach it"
+)
 
 Classes = Sequence[type[LLMMixin]]
 
@@ -41,7 +45,7 @@ class Opened:
 
 class Opening:
     """Of one process that coordinates runs. `classes` are the picked ones, `plan` who takes what
-    of a session.
+    of a session; `hide_keys` is told of a session before anything is asked of its endpoints.
     """
 
     def __init__(
@@ -51,7 +55,9 @@ class Opening:
         classes: Callable[[], Classes],
         plan: Callable[[Session], Plan],
         taking_part: Callable[[], Sequence[str]],
+        hide_keys: Callable[[Session], None],
     ) -> None:
+        self._hide_keys = hide_keys
         self._environment, self._runner = environment, runner
         self._options = environment.parsed_options
         self._classes, self._plan, self._taking_part = classes, plan, taking_part
@@ -84,6 +90,7 @@ class Opening:
             self._environment.shape_class = None
             session.notices.append(f"{shape} is left aside: the scenario's phases are the load")
         simulator = simulators[0] if simulators else None
+        self._hide_keys(session)
         self._reach(session, simulator)
         return Opened(choice, session, simulator)
 
@@ -106,8 +113,11 @@ class Opening:
 
     def _reach(self, session: Session, simulator: Simulator | None) -> None:
         """The preflight of every endpoint; sends no completion."""
+        remote = isinstance(self._runner, MasterRunner) and self._options.processes is None
         if simulator is not None:
             session.redirect(simulator.base_url)
+            if remote:
+                session.notices.append(LOCAL_SIMULATOR)
         scenario = session.scenario
         client = Client(session.models, deadlines(scenario), lambda *_: None, mode=scenario.client)
         endpoints = {(m.base_url, m.api_key_env): m for m in reversed(session.models.values())}
@@ -117,12 +127,12 @@ class Opening:
                 session.notices.append(remark)
         session.notices += client.notices()
         client.close()
+        unread = scrape.look(session.servers)
         plan = self._plan(session)
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
         session.untaken = untaken(plan)
         # Workers on other machines, and Locust's own load rules: nothing is known of them.
-        remote = isinstance(self._runner, MasterRunner) and self._options.processes is None
         if not session.free and not remote:
             session.notices += calibration.notices(
                 session.stages, scenario, self._options.processes, session.serves
@@ -132,6 +142,7 @@ class Opening:
         for line in (
             *session.skipped,
             *session.notices,
+            *unread,
             *crew_notices(plan),
             *(() if session.free else short),
         ):

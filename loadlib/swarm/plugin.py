@@ -10,32 +10,35 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from gevent.event import Event
 from locust import events
 from locust import main as locust_main
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import WorkerRunner
 from locust.user.task import filter_tasks_by_tags
 
-from loadlib import report
+from loadlib import keys, report
 from loadlib.errors import ExitCode, LoadlibError
+from loadlib.redact import redact_argv
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices
 from loadlib.summary import Summary
-from loadlib.swarm import webtab
+from loadlib.swarm import webguard, webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
 from loadlib.swarm.form import StartForm
 from loadlib.swarm.limits import allow_files, descriptors
+from loadlib.swarm.masking import mask_logs
 from loadlib.swarm.messages import Messages
 from loadlib.swarm.opening import Opened, Opening, untaken
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
+from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.progress import Progress
 from loadlib.swarm.signals import Signals, end_children, remember_early
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
-from loadlib.swarm.worker import Send, Worker
+from loadlib.swarm.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +87,12 @@ class Plugin:
         self.session: Session = None  # type: ignore[assignment] # a worker gets the master's
         self.opened: Opened = None  # type: ignore[assignment] # likewise
         self.opening = Opening(
-            environment, runner, lambda: self.user_classes, self._plan, self._taking_part
+            environment,
+            runner,
+            classes=lambda: self.user_classes,
+            plan=self._plan,
+            taking_part=self._taking_part,
+            hide_keys=self._hide_keys,
         )
         self._listen()
         if isinstance(runner, WorkerRunner):
@@ -97,6 +105,7 @@ class Plugin:
         if web_ui is not None:
             form = None if self.session.free else StartForm(self)
             _form[:] = [] if form is None else [form]
+            webguard.install(web_ui)
             webtab.install(self, web_ui, form)
 
     # -- before the run ------------------------------------------------------------------------
@@ -118,6 +127,15 @@ class Plugin:
         self.opened, self.session = opened, opened.session
         self.opening.size(opened.session)
 
+    def _hide_keys(self, session: Session) -> None:
+        """They are known now: logs and what Locust sends its workers do without them."""
+        options, secrets = self.options, self._secrets(session)
+        mask_logs(session.models.values())
+        options.loadlib_argv = "\0".join(
+            redact_argv((options.loadlib_argv or "").split("\0"), secrets)
+        )
+        options.loadlib_set = redact_argv(options.loadlib_set or (), secrets)
+
     @property
     def simulator(self) -> Simulator | None:
         """The server of what is opened, where that is one of ours."""
@@ -129,7 +147,7 @@ class Plugin:
         return session.plan(self.user_classes, () if session.free else ours)
 
     def _taking_part(self) -> list[str]:
-        return sorted(self.coordinator.run.sources) if self.coordinator else []
+        return sorted(self.coordinator.run.attendance.sources) if self.coordinator else []
 
     # -- Locust's events -----------------------------------------------------------------------
 
@@ -159,20 +177,24 @@ class Plugin:
                 plan,
                 out=Path(self.options.loadlib_out),
                 argv=self._argv(),
-                secrets=self._secrets(),
+                secrets=self._secrets(session),
                 allow_unhealthy=self.options.loadlib_allow_unhealthy,
                 watched=self.web_ui is not None,
-                tell=self._messages.tell_workers,
+                tell=self._messages.tell,
                 on_end=self._on_end,
             )
         except LoadlibError as error:
-            self._signals.give_up(error)
+            self.give_up(error)
         self.runs[coordinator.run.folder.name] = coordinator.run.folder
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         self._messages.begin_run(coordinator)
         self._begun.set()
         if session.free:
             self._begin(coordinator)
+
+    def give_up(self, error: LoadlibError) -> NoReturn:
+        """A run, or this worker's part in it, cannot begin."""
+        self._signals.give_up(error)
 
     def _on_spawned(self, **_kwargs: Any) -> None:
         """Under a scenario the clock starts when all users are there to take arrivals."""
@@ -199,6 +221,7 @@ class Plugin:
         if coordinator.stopping or self._progress is None or self.has_begun:
             return  # a signal was faster; Edit during a run
         self._progress.start()
+        coordinator.watch_servers()
         self._messages.go()
         gevent.spawn(self._watch, coordinator)
         gevent.spawn(self._until_done, coordinator)
@@ -209,7 +232,8 @@ class Plugin:
             self.coordinator.end()
         elif self.worker is not None:
             self.has_part.clear()
-            self.worker.leave(0.0)
+            # Locust ends a worker whose master has been silent for a minute: nobody else counts.
+            self.worker.leave(GRACE_S if self._messages.master_silent() else 0.0)
 
     def _on_quitting(self, **_kwargs: Any) -> None:
         """The process ends: here the run does, before Locust's own listeners stop anything."""
@@ -222,7 +246,7 @@ class Plugin:
             self.worker.leave(GRACE_S)
         self.opening.stop()
 
-    def take_part(self, shard: Shard, send: Send) -> None:
+    def take_part(self, shard: Shard, send: Send, outbox: Outbox, offset_ns: int) -> None:
         """This process generates load from now on: its shard of the session's.
 
         Raises:
@@ -230,18 +254,19 @@ class Plugin:
         """
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
+        mask_logs(self.session.models.values())
         plan = self._plan(self.session)
-        self.worker = Worker(self.session, plan, shard, self.environment, send)
+        self.worker = Worker(
+            self.session, plan, shard, self.environment, send, outbox,
+            offset_ns=offset_ns, alone=self._messages.master_silent,
+        )  # fmt: skip
         self.has_part.set()
 
     def _watch(self, coordinator: Coordinator) -> None:
-        """Workers that Locust has given up are not waited for; an Edit opens a new row."""
+        """Workers that stay silent are not waited for; an Edit opens a new row."""
         users = self._users()
         while not coordinator.ended.wait(WATCH_EVERY_S):
-            if isinstance(self.runner, MasterRunner):
-                alive = {c.id for c in self.runner.clients.all if c.state != "missing"}
-                for name in coordinator.waits_for - alive:
-                    coordinator.on_gone(name)
+            coordinator.heard(self._messages.silent(), self._messages.dead())
             if self._users() != users and not coordinator.stopping:
                 users = self._users()
                 shaped = self.environment.shape_class is not None
@@ -281,7 +306,7 @@ class Plugin:
         if not self.session.free or summary.verdict.status in ("interrupted", "aborted"):
             self.environment.process_exit_code = summary.verdict.exit_code
         try:
-            report.write(folder)
+            report.write(folder, page=not self.options.loadlib_no_report)
         except OSError as problem:
             sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
             self.environment.process_exit_code = self.environment.process_exit_code or int(
@@ -303,9 +328,12 @@ class Plugin:
         given = self.options.loadlib_argv
         return given.split("\0") if given else ["locust", *sys.argv[1:]]
 
-    def _secrets(self) -> list[str]:
-        names = (m.api_key_env for m in self.session.models.values() if m.api_key_env)
-        return [key for name in names if (key := os.environ.get(name, "").strip())]
+    @staticmethod
+    def _secrets(session: Session) -> tuple[str, ...]:
+        likely = keys.likely(os.environ)
+        servers = (server.api_key_env for server in session.servers)
+        asked = (key for name in servers if name and (key := os.environ.get(name, "").strip()))
+        return (*keys.named(session.models.values(), os.environ), *asked, *likely)
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]

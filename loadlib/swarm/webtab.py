@@ -3,7 +3,7 @@
 The tab itself is a plain table through Locust's own extension points, and works by itself. A
 script of ours, which the stock page loads, shows in its place what `llm/live.json` says; `llm/` is
 the same view without Locust around it. Everything is guarded and prefixed as Locust's own pages
-are, says nothing but names and figures, and is served to no other site's scripts.
+are (and by `webguard`), and says nothing but names and figures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import psutil  # type: ignore[import-untyped]
 from gevent.lock import BoundedSemaphore
 
 from loadlib.errors import LoadlibError
-from loadlib.snapshot import NOTHING, Row, Seen, Snapshot
+from loadlib.snapshot import NOTHING, Row, Seen, ServerRow, Snapshot
 from loadlib.swarm.options import PREFIX
 from loadlib.swarm.yielding import Turns
 
@@ -59,7 +59,6 @@ REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_OTHERS = ("cross-site", "same-site")  # what a browser says of a request that is not our page's
 _SEEN = re.compile(r"(.{1,200})\.(\d{1,12})\.(\d{1,6})\.(\d{1,6})")
 
 
@@ -70,7 +69,6 @@ def install(plugin: Plugin, web_ui: Any, form: StartForm | None) -> None:
     web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     _add_table(plugin, web_ui)
     _add_pages(tab, web_ui)
-    _guard(web_ui.app)
     _add_form(form, web_ui)
 
 
@@ -183,28 +181,10 @@ def _add_pages(tab: Tab, web_ui: Any) -> None:
 
     @pages.after_request
     def ours(response: Any) -> Any:
-        from flask import request
-
-        headers = response.headers
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers.setdefault("Cache-Control", "private, no-cache")
-        # Locust lets every site read what it answers; this is read by its own pages alone.
-        headers["Access-Control-Allow-Origin"] = f"{request.scheme}://{request.host}"
+        response.headers.setdefault("Cache-Control", "private, no-cache")
         return response
 
     web_ui.app.register_blueprint(pages)
-
-
-def _guard(app: Any) -> None:
-    """What starts or stops load is asked for by our own page, or by no browser at all."""
-
-    @app.before_request  # type: ignore[untyped-decorator]
-    def refuse() -> Any:
-        from flask import make_response, request
-
-        if request.method == "POST" and request.headers.get("Sec-Fetch-Site") in _OTHERS:
-            return make_response("refused: another site's page asked for this", 403)
-        return None
 
 
 class Tab:
@@ -267,6 +247,7 @@ class Tab:
                 stopping=coordinator.stopping,
                 pause=turns.give,
             )
+            found = msgspec.structs.replace(found, servers=_servers(coordinator))
             if lights:
                 self._lights_at = before + max(LIGHTS_EVERY_S, turns.spent_s / LIGHTS_SHARE)
         return found
@@ -315,6 +296,20 @@ class Tab:
                 child.communicate()
                 return None
         return page if child.returncode == 0 else None
+
+
+def _servers(coordinator: Coordinator) -> tuple[ServerRow, ...]:
+    return tuple(
+        ServerRow(
+            name=name,
+            kind=last.kind,
+            running=last.values.get("running"),
+            waiting=last.values.get("waiting"),
+            kv_usage=last.values.get("kv_usage"),
+            error=last.error,
+        )
+        for name, last in coordinator.run.servers.items()
+    )
 
 
 class _Work:

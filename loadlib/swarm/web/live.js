@@ -161,6 +161,7 @@
       head: el('div', {}), say: el('p', {class: 'say', role: 'status', hidden: true}),
       lights: el('section', {'aria-label': 'Objectives', hidden: true}),
       health: el('section', {'aria-label': 'Instrument', hidden: true}),
+      servers: el('section', {'aria-label': 'Servers', hidden: true}),
       table: el('section', {'aria-label': 'Models and workloads', hidden: true}),
       charts: el('section', {'aria-label': 'Charts', hidden: true}),
     };
@@ -181,12 +182,13 @@
     for (const name of ['table', 'charts']) parts[name].hidden = !running || !known.rows.size;
     if (!running) {
       parts.head.replaceChildren();
-      parts.lights.hidden = parts.health.hidden = true;
+      parts.lights.hidden = parts.health.hidden = parts.servers.hidden = true;
       return;
     }
     drawHead(doc);
     drawLights();
     drawHealth();
+    drawServers(doc);
     drawTable(doc);
     drawCharts(doc);
   }
@@ -263,6 +265,19 @@
     const children = [el('h3', {}, 'Instrument', el('span', {class: 'muted'}, said[health.status])), strip];
     for (const [why, names] of reasons) children.push(el('p', {class: 'why'}, el('span', {class: 'muted'}, `${names.join(', ')}: `), why));
     parts.health.replaceChildren(...children);
+  }
+
+  function drawServers(doc) {
+    parts.servers.hidden = !doc.servers.length;
+    const strip = el('ul', {class: 'health'});
+    for (const one of doc.servers) {
+      const said = one.error ? [mark('warn'), one.error] : [
+        el('span', {class: 'muted'}, 'running '), count(one.running), el('span', {class: 'muted'}, ' waiting '), count(one.waiting),
+        unknown(one.kv_usage) ? null : el('span', {}, el('span', {class: 'muted'}, ' KV cache '), share(one.kv_usage)),
+      ];
+      strip.append(el('li', {}, el('b', {}, one.name), one.kind ? el('span', {class: 'muted'}, ` ${one.kind}: `) : ' ', ...said));
+    }
+    parts.servers.replaceChildren(el('h3', {}, 'Servers', el('span', {class: 'muted'}, 'what they said of themselves when asked last')), strip);
   }
 
   // -- table -----------------------------------------------------------------------------------

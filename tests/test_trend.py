@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadlib.series import NS, Series
+from loadlib.trend import NS, Trend
 
 PAIR = ("m", "chat")
 START = 1_700_000_000 * NS
 
 
 def series(most=8, step_s=2):
-    return Series(("p50", "rps"), START, step_ns=step_s * NS, most=most)
+    return Trend(("p50", "rps"), START, step_ns=step_s * NS, most=most)
 
 
 def points(found):
