@@ -18,7 +18,8 @@ from loadlib.errors import DataError, UsageError
 from loadlib.folder import SHARDS, write_atomically
 from loadlib.lastword import LastWord, Timetable, as_it_was, cut_short
 from loadlib.recorder import Interval, Totals
-from loadlib.run import SCENARIO, RunWriter
+from loadlib.run import SCENARIO, SERVER, RunWriter, read_scrapes
+from loadlib.server_targets import targets
 from loadlib.session import Limits, Session
 
 T = TypeVar("T")
@@ -132,6 +133,7 @@ class _Merging:
             *(one.intervals() for one in self.shards), key=lambda item: item[0]
         ):
             self._take(shard, interval, writer)
+        self._take_scrapes(writer)
         said = self._said()
         words = [word for word in said.values() if word is not None]
         if self.about.free:
@@ -154,6 +156,7 @@ class _Merging:
             ending,
             environment=writer.environment,
             started_ns=self.about.started_ns,
+            scrapes=writer.scrapes(),
         )
         writer.finish(summary, summary.state, self.totals, windows)
         return Gathered(writer.folder, len(said), self.totals.done, missing)
@@ -180,6 +183,18 @@ class _Merging:
             stopped=cut_short(words) or (bool(words) and all(word.left for word in words)),
             allow_unhealthy=self.about.allow_unhealthy,
         )
+
+    def _take_scrapes(self, writer: RunWriter) -> None:
+        """What the master had read of the servers' own metrics, where its folder is at hand."""
+        folders = dict.fromkeys(one.path.parent.parent for one in self.shards)
+        found = [scrape for folder in folders for scrape in read_scrapes(folder / SERVER)]
+        if not found:
+            self.session.servers = ()
+            return
+        self.session.servers = targets(self.session.scenario, self.session.models.values())
+        writer.watch(self.session.servers)
+        for scrape in found:
+            writer.append_scrape(scrape)
 
     def _with_edits(self, words: Sequence[LastWord]) -> scenarios.Scenario:
         """Where Locust decided the load, every Edit opened a phase that no file knew of before."""

@@ -5,10 +5,11 @@ from record_samples import KEY, MS, events, sample
 
 from loadlib import gather as gathering
 from loadlib import run as runs
-from loadlib import scenario, shards
+from loadlib import scenario, server_record, shards
 from loadlib.errors import DataError, UsageError
 from loadlib.lastword import LastWord, Span
 from loadlib.recorder import NS, Recorder
+from loadlib.server_record import Scrape
 
 MODEL, WORKLOAD, PHASE = KEY
 SCENARIO = scenario.to_yaml(
@@ -91,6 +92,26 @@ def test_two_shards_are_one_run(tmp_path):
     assert sorted(row.index for row in rows) == list(range(16))
     assert [row.end_ns for row in rows] == sorted(row.end_ns for row in rows), "in order of time"
     assert run.summary.gates[0].status == "pass"
+
+
+def test_what_the_master_read_of_the_servers_is_taken_along(tmp_path):
+    folder = tmp_path / "reports" / "20260101T000000Z-lost-abc123"
+    watched = SCENARIO.replace("server_metrics: []", "server_metrics: [{every: 1s}]")
+    shard(folder, 0, count=1, scenario=watched)
+    assert runs.load(gathering.gather([folder]).folder).summary.servers == (), "it left nothing"
+    lines = [server_record.header()]
+    for second in range(-1, 10):
+        stamp = EPOCH + second * NS
+        told = {"running": 1.0, "output_tokens": 10.0 * max(0, second)}
+        one = Scrape(server="127.0.0.1:1", before_ns=stamp, after_ns=stamp, values=told)
+        lines.append(server_record.line(one))
+    (folder / "server.csv").write_bytes(b"".join(lines))
+    run = runs.load(gathering.gather([folder]).folder)
+    (server,) = run.summary.servers
+    assert (server.name, server.scrapes, len(run.server())) == ("127.0.0.1:1", 11, 11)
+    assert (server.output_tokens, server.ours_output_tokens) == (90, 80)
+    assert server.phases[0].running.max == 1
+    assert run.manifest["servers"][0]["url"] == "http://127.0.0.1:1/metrics"
 
 
 def test_what_is_given_twice_counts_once(tmp_path):
