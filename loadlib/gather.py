@@ -177,10 +177,13 @@ class _Merging:
 
     def _ending(self, words: Sequence[LastWord]) -> Ending:
         """Who left before the end takes a share away; if all did, it was the run that ended."""
+        aborted = next((word.aborted for word in words if word.aborted is not None), None)
+        signal = next((word.signal for word in words if word.signal is not None), None)
+        deserted = bool(words) and all(word.left for word in words)
         return Ending(
-            aborted=next((word.aborted for word in words if word.aborted is not None), None),
-            signal=next((word.signal for word in words if word.signal is not None), None),
-            stopped=cut_short(words) or (bool(words) and all(word.left for word in words)),
+            aborted=aborted,
+            signal=signal,
+            stopped=aborted is None and signal is None and (deserted or cut_short(words)),
             allow_unhealthy=self.about.allow_unhealthy,
         )
 
