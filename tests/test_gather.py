@@ -168,9 +168,7 @@ CUT = {"cut": True}
         ((CUT | {"left": True},) * 2, "inconclusive", "interrupted", (), STOPPED, "no master left"),
     ],
 )
-def test_a_run_that_was_stopped_is_judged_so(
-    tmp_path, words, verdict, state, missing, reason, why
-):
+def test_a_run_that_was_stopped_is_judged_so(tmp_path, words, verdict, state, missing, reason, why):
     folder = tmp_path / "reports" / "r"
     for index, word in enumerate(words):
         shard(folder, index, word=word)
