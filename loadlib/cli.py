@@ -157,6 +157,7 @@ def _as_master(command: F) -> F:
 @click.option("--master-port", type=click.IntRange(1, 65535), help="Its port; default 5557.")
 @click.option("--baseline", type=FOLDER, help="Run folder to compare with, after the run.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
+@click.option("--no-report", is_flag=True, help="No report.html; `loadlib report` makes it later.")
 @click.option("--json", "as_json", is_flag=True, help="Print only summary.json to stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
 @click.argument("locust", nargs=-1, type=click.UNPROCESSED, metavar="[-- LOCUST FLAGS]")
@@ -175,6 +176,7 @@ def run(**given: Any) -> int:
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--web-port", default=8089, show_default=True, help="Port to bind.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
+@click.option("--no-report", is_flag=True, help="No report.html; `loadlib report` makes it later.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
 @click.argument("locust", nargs=-1, type=click.UNPROCESSED, metavar="[-- LOCUST FLAGS]")
 def ui(web_host: str, web_port: int, **given: Any) -> int:
@@ -297,12 +299,27 @@ def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
 
 
 @cli.command()
-@click.argument("run_folder", type=FOLDER)
-def report(run_folder: Path) -> int:
+@click.argument("folders", nargs=-1, required=True, metavar="RUN_FOLDER",
+                type=click.Path(exists=True, path_type=Path))  # fmt: skip
+@click.option("--from-shards", is_flag=True,
+              help="Merge the shard files of workers into a new run folder.")  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path),
+              help="With --from-shards: the folder for it.")  # fmt: skip
+def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
 
-    for path in pages.write(run_folder):
+    if from_shards:
+        from loadlib.gather import gather
+
+        found = gather(folders, out)
+        _say(f"= {found.workers} workers, {found.requests:,} requests", err=True)
+        for line in found.missing:
+            _say(f"! {line}", err=True)
+        folders = (found.folder,)
+    elif len(folders) > 1 or out is not None:
+        raise UsageError("one run folder, and no --out, without --from-shards")
+    for path in pages.write(folders[0]):
         _say(path)
     return ExitCode.PASS
 

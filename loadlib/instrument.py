@@ -54,7 +54,7 @@ def readings(
         cpu_share_max=_share(None if cpu is None else cpu.max),
         cpu_share_p90=_share(None if cpu is None else cpu.quantile(0.9)),
         cpu_wait_share_p90=_share(None if waited is None else waited.quantile(0.9)),
-        processes=totals.processes or None,
+        processes=len(totals.ledger) or None,
         cpus=cpus,
         delivered_share=share,
         offered=offered,
@@ -63,7 +63,7 @@ def readings(
         lost=totals.lost,
         overflow=totals.overflow,
         recorder_errors=recorder_errors + marks["recorder_errors"],
-        sequence_gaps=totals.sequence_gaps,
+        sequence_gaps=totals.ledger.gaps,
     )
 
 

@@ -101,7 +101,8 @@ def as_locust(given: Given, begin: Sequence[str]) -> list[str]:
     line += ["--out", given["out"], *_same(given, ("processes",))]
     if given["master"]:
         line += ["--master", *_same(given, BELONGS["master"])]
-    return [*line, *(["--allow-unhealthy"] if given["allow_unhealthy"] else []), *flags]
+    switches = {"--allow-unhealthy": "allow_unhealthy", "--no-report": "no_report"}
+    return [*line, *(flag for flag, name in switches.items() if given[name]), *flags]
 
 
 def call(line: Sequence[str], given: Given, say: Callable[[str], None]) -> int:

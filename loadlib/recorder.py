@@ -16,7 +16,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from loadlib import rows as lines
 from loadlib.histogram import Histogram, Ints
+from loadlib.ledger import Ledger
 from loadlib.metrics import CATALOGUE, SCALE, Instants
 from loadlib.sample import Outcome, Sample
 from loadlib.summary import Requests
@@ -33,7 +35,7 @@ differences to the interval before.
     counts     [[model, workload, phase, scheduled, {outcome: n}], …]   requests
     attempts   [[model, workload, phase, made, throttled], …]
     seconds    [[second, model, workload, phase, *SECOND_FIELDS], …]
-    rows       JSON lines, one `Sample` each
+    rows       one gzip member of JSON lines, one `Sample` each
     notes      [[name, Histogram.encode()], …]   readings about the instrument itself (µs)
     marks      {name: n}                         events of the instrument itself
 """
@@ -56,11 +58,12 @@ class Recorder:
     """Collects the finished requests of one process. Not thread-safe; greenlets may share it.
 
     `offset_ns` is Unix epoch − monotonic clock: everything handed in is monotonic ns,
-    everything handed out is epoch ns.
+    everything handed out is epoch ns. Without `rows` the samples themselves are not kept.
     """
 
-    def __init__(self, offset_ns: int) -> None:
+    def __init__(self, offset_ns: int, *, rows: bool = True) -> None:
         self.offset_ns = offset_ns
+        self._keeps_rows = rows
         self.in_flight: Counter[Key] = Counter()  # scheduled and not yet added
         self.added = 0  # samples since the beginning
         self.seq = 0  # of the interval drained last
@@ -83,7 +86,8 @@ class Recorder:
         key = (sample.model, sample.workload, sample.phase)
         instants = np.asarray(events, np.int64)
         epoch = sample.shifted(self.offset_ns)
-        self._rows.append(self._encode(epoch))
+        if self._keeps_rows:
+            self._rows.append(self._encode(epoch))
         self._count_attempt(key, sample)
         if not sample.retried:  # a request counts once, by its last attempt
             outcomes = self._outcomes.get(key)
@@ -149,7 +153,7 @@ class Recorder:
             ],
             "attempts": [[*key, *row] for key, row in attempts.items()],
             "seconds": [[second, *key, *row] for (second, key), row in seconds.items()],
-            "rows": b"".join(row + b"\n" for row in rows),
+            "rows": lines.pack(b"".join(row + b"\n" for row in rows), pause),
             "notes": [[name, Histogram(_joined(part)).encode()] for name, part in notes.items()],
             "marks": dict(marks),
         }
@@ -311,8 +315,7 @@ class Totals:
         self.seconds: dict[tuple[int, Key], list[int]] = {}
         self.notes: dict[str, Histogram] = {}
         self.marks: Counter[str] = Counter()
-        self.duplicates = 0  # intervals that came twice and were counted once
-        self._sources: dict[str, _Source] = {}
+        self.ledger = Ledger()
         self._recent: deque[_Recent] = deque()
         self._latest_ns = 0
 
@@ -324,24 +327,25 @@ class Totals:
     ) -> bool:
         """Add one interval of one process; False for one that was merged before.
 
-        Intervals may come in any order; the ones that never come are `sequence_gaps`. Decoding
+        Intervals may come in any order; `ledger` knows the ones that never came. Decoding
         takes some 250 µs a histogram; `pause` is called after each.
         """
-        if not self._sources.setdefault(source, _Source()).accept(interval["seq"]):
-            self.duplicates += 1
+        if not self.ledger.accept(source, interval["seq"]):
             return False
+        account = self.ledger[source]
         recent = _Recent(interval["start_ns"], interval["end_ns"])
         for *names, metric, data in interval["hist"]:
             if pause is not None:
                 pause()
-            found, key = Histogram.decode(data), _key(names)
-            self.histograms.setdefault((key, metric), Histogram()).merge(found)
+            key = _key(names)
+            self.histograms.setdefault((key, metric), Histogram()).merge_encoded(data)
             if metric == "ttft":
-                recent.ttft[key] = found
+                recent.ttft[key] = Histogram.decode(data)
         for *names, scheduled, outcomes in interval["counts"]:
             counts = self.counts.setdefault(_key(names), Counts())
             counts.scheduled += scheduled
             counts.outcomes.update(outcomes)
+            account.requests += sum(outcomes.values())
         for *names, made, throttled in interval["attempts"]:
             counts = self.counts.setdefault(_key(names), Counts())
             counts.attempts += made
@@ -352,29 +356,14 @@ class Totals:
             total[:] = map(sum, zip(total, row, strict=True))
             recent.tokens[key] += row[5]
         for name, data in interval["notes"]:
-            self.notes.setdefault(name, Histogram()).merge(Histogram.decode(data))
+            self.notes.setdefault(name, Histogram()).merge_encoded(data)
         self.marks.update(interval["marks"])
         self._remember(recent)
         return True
 
-    def expect(self, seq: int, source: str = "local") -> None:
-        """The process says `seq` was its last interval: what is missing up to there is a gap."""
-        self._sources.setdefault(source, _Source()).expect(seq)
-
-    def last_seq(self, source: str = "local") -> int:
-        """The highest sequence number known of a process."""
-        found = self._sources.get(source)
-        return found.last if found is not None else 0
-
-    @property
-    def processes(self) -> int:
-        """How many processes have reported."""
-        return len(self._sources)
-
-    @property
-    def sequence_gaps(self) -> int:
-        """Intervals known to exist that never came."""
-        return sum(len(source.missing) for source in self._sources.values())
+    def mark(self, name: str, n: int = 1) -> None:
+        """Something happened to the record on this side of the wire."""
+        self.marks[name] += n
 
     @property
     def lost(self) -> int:
@@ -445,27 +434,6 @@ class _Recent:
     end_ns: int
     ttft: dict[Key, Histogram] = field(default_factory=dict)
     tokens: Counter[Key] = field(default_factory=Counter)
-
-
-@dataclass(slots=True)
-class _Source:
-    last: int = 0
-    missing: set[int] = field(default_factory=set)
-
-    def accept(self, seq: int) -> bool:
-        if seq in self.missing:
-            self.missing.remove(seq)
-            return True
-        if seq <= self.last:
-            return False
-        self.expect(seq - 1)
-        self.last = seq
-        return True
-
-    def expect(self, seq: int) -> None:
-        if seq > self.last:
-            self.missing.update(range(self.last + 1, seq + 1))
-            self.last = seq
 
 
 def _key(names: Sequence[str]) -> Key:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 from pydantic import ValidationError
 
@@ -22,6 +23,9 @@ from loadlib.recorder import NS, Key, Recorder, Totals
 from loadlib.redact import redact
 from loadlib.sample import INSTANTS, Sample
 from loadlib.scenario_spec import ModelLimits
+from loadlib.server_record import Scrape
+from loadlib.server_summary import summarise_servers
+from loadlib.server_targets import Target
 from loadlib.slo import Objective
 from loadlib.summarise import SYSTEM_RATE, Window, summarise, system_rate
 from loadlib.summary import Summary, Verdict
@@ -67,6 +71,7 @@ class Recovered:
         scenario: Mapping[str, Any],
         manifest: Mapping[str, Any],
         why: str = UNFINISHED,
+        scrapes: Iterable[Scrape] = (),
     ) -> Summary:
         """The summary the run did not live to write: groups and health, no gates.
 
@@ -90,6 +95,9 @@ class Recovered:
             environment={name: manifest[name] for name in names if name in manifest},
             scenario=dict(scenario),
             rate_limits=watch.conclude(self.totals, _allowed(scenario)),
+            servers=summarise_servers(
+                _targets(manifest), scrapes, self.windows, self.totals.seconds
+            ),
             notices=(NOTICE,) if why == UNFINISHED else (NOTICE, why),
             started_at=str(manifest.get("started_at", "")),
             duration_s=(end - start) / NS if end else None,
@@ -104,7 +112,7 @@ def recover(
 
     Raises `DataError`, naming the file, for what no run can have recorded.
     """
-    recorder, totals = Recorder(0), Totals()
+    recorder, totals = Recorder(0, rows=False), Totals()
     spans: dict[tuple[str, str], tuple[int, int]] = {}
     groups: set[Key] = set()
     first_ns, last_ns = sys.maxsize, 0
@@ -182,6 +190,14 @@ def _windows(
             closed=phase.get("arrival") == "closed",
             varying=phase.get("arrival") == "trace" or isinstance(phase.get("rate"), list),
         )
+
+
+def _targets(manifest: Mapping[str, Any]) -> list[Target]:
+    """The servers the run looked at, as far as the manifest tells."""
+    try:
+        return msgspec.convert(manifest.get("servers", ()), type=list[Target], strict=False)
+    except msgspec.ValidationError:
+        return []
 
 
 def _allowed(scenario: Mapping[str, Any]) -> dict[str, ModelLimits | None]:

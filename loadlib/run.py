@@ -6,12 +6,15 @@ reports/20260101T120000Z-chat-1a2b3c/
     requests.jsonl.gz    one line per attempt (`Sample`), one gzip member per flush
     hdr/<metric>.hlog    interval histograms, about one per second and group
     timeseries.csv       one line per second and group
+    server.csv           one line per scrape of a server's metrics, where there are any
     summary.json         `summary.Summary`
 reports/latest           → the newest
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from loadlib import foreign, hlog, recover, rows, scenario_yaml, series
+from loadlib import foreign, hlog, recover, rows, scenario_yaml, series, server_record
 from loadlib.errors import DataError, LoadlibError, PreflightError, UsageError
 from loadlib.folder import (
     MANIFEST,
@@ -36,11 +39,15 @@ from loadlib.provenance import environment
 from loadlib.recorder import NS, Interval, Key, Totals
 from loadlib.redact import redact, redact_argv
 from loadlib.sample import Sample
+from loadlib.server_record import Scrape
+from loadlib.server_targets import Target
 from loadlib.summarise import SYSTEM_RATE, Window, system_rate
 from loadlib.summary import SCHEMA_VERSION, Summary
 
 SUMMARY, SCENARIO = "summary.json", "scenario.yaml"
 REQUESTS, TIMESERIES, HDR = "requests.jsonl.gz", "timeseries.csv", "hdr"
+SERVER = "server.csv"
+
 State = Literal["complete", "interrupted"]
 
 
@@ -114,15 +121,13 @@ class RunWriter:
         self,
         interval: Interval,
         source: str = "local",
-        pause: Callable[[], object] | None = None,
     ) -> None:
-        """Add one interval: its rows as one gzip member, its histograms as log lines.
+        """Add one interval: its rows, a gzip member already, and its histograms as log lines.
 
-        `source` names the process in messages; `pause` is called about every 0.1 ms of packing.
-        Never raises for a disk: see `problems`.
+        `source` names the process in messages. Never raises for a disk: see `problems`.
         """
         if interval["rows"]:
-            self._add(REQUESTS, rows.pack(interval["rows"], pause), source)
+            self._add(REQUESTS, interval["rows"], source)
         start_ns, end_ns = interval["start_ns"], interval["end_ns"]
         lines: dict[str, list[str]] = {}
         for model, workload, phase, metric, encoded in interval["hist"]:
@@ -132,6 +137,23 @@ class RunWriter:
             if metric not in CATALOGUE:  # it becomes a file name
                 raise ValueError(f"unknown metric {metric!r} from {source}")
             self._add(_log_name(metric), "".join(texts).encode(), source, start_ns)
+
+    def watch(self, targets: Sequence[Target]) -> None:
+        """Name the servers whose scrapes will come."""
+        self.manifest["servers"] = targets
+        self._try(MANIFEST, self._write_manifest)
+
+    def append_scrape(self, scrape: Scrape) -> None:
+        """Add one line to server.csv. Never raises for a disk: see `problems`."""
+        head = b"" if SERVER in self._files else server_record.header()
+        self._add(SERVER, head + server_record.line(scrape), scrape.server)
+
+    def scrapes(self) -> Iterator[Scrape]:
+        """Every scrape so far, the ones still waiting for the disk included."""
+        path, file = self.folder / SERVER, self._files.get(SERVER)
+        written = path.read_bytes() if path.exists() else b""
+        waiting = file.waiting if file is not None else b""
+        yield from server_record.parse(io.StringIO((written + waiting).decode()))
 
     def samples(self) -> Iterator[Sample]:
         """Every row so far, the ones still waiting for the disk included."""
@@ -243,6 +265,13 @@ class Run:
         if path.exists():
             yield from rows.read(path)
 
+    def server(self) -> list[Scrape]:
+        """Every scrape of the servers' own metrics, in the order of the file.
+
+        Raises `DataError` for a damaged one.
+        """
+        return list(read_scrapes(self.path / SERVER))
+
     def seconds(self) -> list[dict[str, Any]]:
         """One dict of `series.COLUMNS` per second and group; after `kill -9` made from the rows."""
         path = self.path / TIMESERIES
@@ -293,7 +322,7 @@ def _recovered(folder: Path, manifest: dict[str, Any], why: str = recover.UNFINI
     if (folder / _log_name("icl")).exists():
         found.take_gaps(recover.read_log(folder, _log_name("icl")))
     samples = rows.read(path) if path.exists() else iter(())
-    summary = found.summary(samples, scenario, manifest, why)
+    summary = found.summary(samples, scenario, manifest, why, read_scrapes(folder / SERVER))
     run = Run(folder, manifest, scenario, summary)
     run._recovered = found
     return run
@@ -325,6 +354,17 @@ def _read_scenario(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return foreign.yaml_object(data, str(folder / SCENARIO))
+
+
+def read_scrapes(path: Path) -> Iterator[Scrape]:
+    """The scrapes of a server.csv, none where there is no such file. Raises `DataError`."""
+    if path.exists():
+        with foreign.opened(path.parent, path.name) as raw:
+            file = io.TextIOWrapper(raw, newline="", encoding="utf-8", errors="replace")
+            try:
+                yield from server_record.parse(file)
+            except (ValueError, csv.Error) as error:
+                raise DataError(str(error), file=str(path)) from None
 
 
 def settle(run: Run) -> None:

@@ -20,6 +20,7 @@ from loadlib.guard import answers, beside_tokens
 from loadlib.redact import redact
 from loadlib.scenario import Phase, Reach, Scenario
 from loadlib.schedule import Shard, share
+from loadlib.server_targets import Target, targets
 from loadlib.workloads import PromptSpec, Replay, Stream, Workload, build
 
 DEFAULT_MAX_USD = 1.00
@@ -138,7 +139,9 @@ class Session:
     free: bool = False  # no scenario: Locust's own rules decide the load
     notices: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    servers: tuple[Target, ...] = ()  # whose own metrics are read beside the load
     untaken: frozenset[str] = frozenset()  # workloads that no picked user class takes
+    unserved: frozenset[tuple[str, str]] = frozenset()  # (model, workload), known beforehand
 
     @property
     def stages(self) -> Sequence[tuple[Phase, Sequence[str]]]:
@@ -147,7 +150,7 @@ class Session:
 
     def serves(self, model: str, workload: str) -> bool:
         """Whether requests of the workload reach the model: it is taken, and some length fits."""
-        if workload in self.untaken:
+        if workload in self.untaken or (model, workload) in self.unserved:
             return False
         source = self.workloads.get(workload)
         return source is None or source.serves(self.models[model])
@@ -200,6 +203,7 @@ class Session:
             name: replace(model, base_url=base_url, api_key_env=None, api_version=None, auth=None)
             for name, model in self.models.items()
         }
+        self.servers = targets(self.scenario, self.models.values())
 
     def plan(self, user_classes: Iterable[type[Any]], available: Iterable[type[Any]] = ()) -> Plan:
         """Who takes which arrivals. `user_classes` are those that were picked and have tasks;
@@ -310,6 +314,7 @@ def open_session(
     session = Session(scenario, models, workloads, Limits(), free=choice.free)
     session.notices += _lifecycle(scenario, models.values())
     _check_public(scenario, models.values())
+    session.servers = targets(scenario, models.values())
     _check_lengths(session)
     _check_traces(session)
     session.limits = _limits(session)

@@ -31,7 +31,7 @@ def test_readings_come_from_notes_and_marks():
     for name, n in marks.items():
         recorder.mark(name, n)
     totals.merge(recorder.drain(NS))
-    totals.expect(2)
+    totals.ledger["local"].expect(2)
     found = readings(totals, (), recorder_errors=1, cpus=2)
     assert (found.hub_lag_p99_ms, found.reader_lag_p99_ms) == (0.99, 3.0)
     assert found.hub_lag_max_ms == 1.0

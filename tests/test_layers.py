@@ -33,10 +33,11 @@ LAYERS: tuple[str, ...] = (
         "image_tokens keys "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
-        "limits_planned json_check"
+        "limits_planned json_check ledger shards lastword attendance masterclock scenario_server "
+        "server_metrics server_record server_targets server_summary"
     ),
     "gates verdict expectations compare brevity conclude charts findings",
-    "swarm client transport wire simulator report calibrate probe",
+    "swarm client transport wire simulator report calibrate probe gather",
     "launch",
     "cli",
     "__main__",
@@ -53,6 +54,7 @@ ADAPTERS = {
     "calibrate": set(),  # starts the public command, and servers, as processes
     "swarm": {"client", "transport", "wire", "report"},
     "probe": {"client", "wire", "swarm"},
+    "gather": set(),
 }
 
 # Who may import what lies outside; everything else is free for all.

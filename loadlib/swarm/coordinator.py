@@ -1,46 +1,46 @@
 """One Start…Stop as seen from above: the run folder, the merge, the end, the verdict.
 
-Lives on the master, or in the one process of a local run. Workers send it intervals, a last
-word with their totals, or a reason to abort; it merges, waits for all of them, and concludes.
+Lives on the master, or in the one process of a local run. Workers send it reports, the last of
+them with their totals, or a reason to abort; it merges, acknowledges, waits for all of them, and
+concludes.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gevent
+import msgspec
 from gevent.event import Event
 
+from loadlib import shards
+from loadlib.attendance import PATIENCE_S, Attendance
 from loadlib.conclude import Ending, conclude
 from loadlib.errors import ExitCode, LoadlibError
 from loadlib.folder import write_atomically
-from loadlib.recorder import NS, Live, Totals
+from loadlib.lastword import LastWord, Timetable
+from loadlib.recorder import NS, Interval, Live, Totals
 from loadlib.run import SCENARIO, RunWriter, seal
-from loadlib.scenario import Phase, Scenario, to_yaml
+from loadlib.scenario import Scenario, to_yaml
+from loadlib.server_record import Scrape
 from loadlib.session import Plan, Session
 from loadlib.summarise import Window
 from loadlib.summary import Summary
+from loadlib.swarm import clock
+from loadlib.swarm.scrape import Scraper
 from loadlib.swarm.yielding import Turns
 
 log = logging.getLogger(__name__)
 
 GRACE_S = 10.0  # streams in flight at an interruption may still finish this long
-LAST_WORD_S = 15.0  # … and a worker gets this much longer to report
+ACK_EVERY_S = 1.0
 
-
-@dataclass(slots=True)
-class _Source:
-    """One worker process."""
-
-    done: dict[str, Any] | None = None
-    phase: str = ""
-    stage: int = -1  # of the schedule, for which it is ready
-    left: bool = False  # before the end, and not because the run was stopped
+Tell = Callable[[str, dict[str, Any], str | None], None]
 
 
 @dataclass(slots=True)
@@ -51,12 +51,13 @@ class Run:
     totals: Totals
     folder: Path
     started_ns: int  # Unix epoch
-    sources: dict[str, _Source] = field(default_factory=dict)
+    attendance: Attendance = field(default_factory=Attendance)
+    servers: dict[str, Scrape] = field(default_factory=dict)  # the last scrape of each
 
     @property
     def phase(self) -> str:
         """The phase the workers are in."""
-        return next((source.phase for source in self.sources.values() if source.phase), "")
+        return self.attendance.phase
 
     def live(self) -> tuple[Live, ...]:
         """One row per (model, workload, phase) of the live table."""
@@ -64,7 +65,7 @@ class Run:
 
 
 class Coordinator:
-    """`tell` sends a message to all workers; `on_end` is called with the finished summary."""
+    """`tell` sends a message to a worker, or to all; `on_end` is called with the summary."""
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class Coordinator:
         argv: Iterable[str],
         secrets: Iterable[str],
         allow_unhealthy: bool,
-        tell: Callable[[str, dict[str, Any]], None],
+        tell: Tell,
         on_end: Callable[[Path, Summary], None],
     ) -> None:
         self._plan, self._tell, self._on_end = plan, tell, on_end
@@ -84,8 +85,13 @@ class Coordinator:
         self._writer = RunWriter.create(
             out, to_yaml(scenario), scenario.name, list(argv), secrets=secrets
         )
-        self.run = Run(session, Totals(), self._writer.folder, time.time_ns())
+        self.run = Run(session, Totals(), self._writer.folder, clock.wall_ns())
+        self._who = self.run.attendance
+        self._scraper = Scraper(session.servers, self._on_scrape)
+        if session.servers:
+            self._writer.watch(session.servers)
         self._stage = -1
+        self._acknowledged: dict[str, tuple[int, frozenset[int]]] = {}
         self._aborted: str | None = None
         self._signal: ExitCode | None = None
         self._all_done = Event()
@@ -93,52 +99,94 @@ class Coordinator:
         self._concluding = False
         self._hurried = False
         self.ended = Event()
+        gevent.spawn(self._acknowledge)
 
     # -- from the workers ----------------------------------------------------------------------
 
     def expect(self, source: str) -> None:
         """A worker takes part."""
-        self.run.sources.setdefault(source, _Source())
+        self._who.expect(source)
 
-    def on_interval(self, source: str, data: Mapping[str, Any]) -> None:
-        """About a second of one worker's measurements."""
-        known = self.run.sources.get(source)
-        if known is None or known.left or self._concluding:
-            return  # of a run before, or given up: its loss is on record
-        known.phase = str(data["phase"])
-        interval = data["interval"]
-        pause = Turns().give
-        if self.run.totals.merge(interval, source, pause):
-            self._writer.append(interval, source, pause)
+    def about(self) -> dict[str, Any]:
+        """What a shard file must say of the run, so that it can be judged without a master."""
+        session = self.run.session
+        return {
+            "run": self.run.folder.name,
+            "started_ns": self.run.started_ns,
+            "scenario": to_yaml(session.scenario),
+            "free": session.free,
+            "rates": self._timetable().rates,
+            "unserved": [pair for pair in session.scenario.groups if not session.serves(*pair)],
+            "notices": list(session.notices),
+            "skipped": list(session.skipped),
+            "allow_unhealthy": self._allow_unhealthy,
+            "argv": self._writer.environment["argv"],
+        }
+
+    def on_report(self, source: str, frame: bytes) -> None:
+        """About a second of one worker's measurements, or its last word."""
+        known = self._who.active(source)
+        if known is None and source in self._who.sources and not self._concluding:
+            return self._confirm(source)  # it did not hear that it was confirmed
+        if known is None or self._concluding:
+            return None  # of a run before, or given up: its loss is on record
+        try:
+            report = shards.unpack(frame)
+        except ValueError as error:
+            log.warning("a report of worker %s is %s; it will be asked for again", source, error)
+            return None
+        if report["kind"] == "end":
+            if known.word is None:
+                known.word = msgspec.convert(report["word"], LastWord)
+                known.word_s = time.monotonic()
+                self.run.totals.ledger[source].expect(known.word.seq)
+        else:
+            known.phase = str(report["phase"])
+            self._take(report["interval"], source, shards.checksum(frame))
+        self._look_complete(source)
+        return None
+
+    def _take(self, interval: Interval, source: str, checksum: int) -> None:
+        totals = self.run.totals
+        if totals.merge(interval, source, Turns().give):
+            totals.ledger[source].checksum += checksum
+            self._writer.append(interval, source)
+
+    def watch_servers(self) -> None:
+        """Read the servers' own metrics from now on until the end; waits for the first ones."""
+        self._scraper.start()
+
+    def _on_scrape(self, scrape: Scrape) -> None:
+        self.run.servers[scrape.server] = scrape
+        self._writer.append_scrape(scrape)
 
     def on_ready(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker waits for the others before a stage."""
-        known = self.run.sources.get(source)
+        known = self._who.active(source)
         if known is not None:
             known.stage = int(data["stage"])
+            if known.stage <= self._stage:  # it was not heard, or did not hear
+                self._tell("loadlib_stage", {"stage": known.stage}, source)
             self._look_ready()
-
-    def on_done(self, source: str, data: Mapping[str, Any]) -> None:
-        """A worker has sent everything it had."""
-        known = self.run.sources.get(source)
-        if known is None or known.done is not None:
-            return
-        known.done = dict(data)
-        known.left = bool(data["left"])
-        self.run.totals.expect(int(data["seq"]), source)
-        self._look_done()
 
     def on_gone(self, source: str) -> None:
         """A worker will not come back; what it did not report is lost."""
-        known = self.run.sources.get(source)
-        if known is not None and known.done is None:
-            known.done, known.left = {}, True
+        known = self._who.active(source)
+        if known is not None:
+            known.over = known.given_up = True
             self._look_done()
 
     @property
     def waits_for(self) -> frozenset[str]:
-        """The workers that have not said their last word."""
-        return frozenset(n for n, source in self.run.sources.items() if source.done is None)
+        """The workers that have not ended."""
+        return self._who.waits_for
+
+    def heard(self, silent: Collection[str], dead: Collection[str]) -> None:
+        """Of the workers in `silent` Locust hears nothing; those in `dead` are known to be."""
+        self._who.heard(silent, time.monotonic())
+        for name in (self.waits_for & set(dead)) | set(self._who.overdue(time.monotonic())):
+            self.on_gone(name)
+        self._look_ready()
 
     def on_abort(self, reason: str) -> None:
         """A worker found a reason to stop the run."""
@@ -148,15 +196,42 @@ class Coordinator:
             gevent.spawn(self.end)
 
     def _look_ready(self) -> None:
-        stages = [source.stage for source in self.run.sources.values() if source.done is None]
-        ready = min(stages, default=-1)
-        if ready > self._stage:
-            self._stage = ready
-            self._tell("loadlib_stage", {"stage": ready})
+        if self._who.stage > self._stage:
+            self._stage = self._who.stage
+            self._tell("loadlib_stage", {"stage": self._stage}, None)
+
+    def _look_complete(self, source: str) -> None:
+        """Whether a worker has said its last word, and all it told of has come."""
+        known, account = self._who.sources[source], self.run.totals.ledger[source]
+        if known.word is None or account.missing:
+            return
+        known.over = True
+        if known.word.problem is not None:
+            whole = f"worker {source}: its shard file is not whole: {known.word.problem}"
+            self.run.session.notices.append(whole)
+        if (account.requests, account.checksum) != (known.word.requests, known.word.checksum):
+            self.run.totals.mark("recorder_errors")
+            log.error("the totals of worker %s are not what it reported", source)
+        self._confirm(source)
+        self._look_done()
+
+    def _confirm(self, source: str) -> None:
+        self._tell("loadlib_confirm", {}, source)
+
+    def _acknowledge(self) -> None:
+        """Tell each worker what has come of its reports, and ask for what has not."""
+        while not self.ended.wait(ACK_EVERY_S):
+            for source in self.waits_for:
+                account = self.run.totals.ledger[source]
+                now = account.upto, frozenset(account.missing)
+                if now != self._acknowledged.get(source, (0, frozenset())) or account.missing:
+                    self._acknowledged[source] = now
+                    data = {"upto": account.upto, "missing": sorted(account.missing)}
+                    self._tell("loadlib_ack", data, source)
 
     def _look_done(self) -> None:
         self._look_ready()
-        if all(source.done is not None for source in self.run.sources.values()):
+        if self._who.all_over:
             self._all_done.set()
 
     # -- the end -------------------------------------------------------------------------------
@@ -182,11 +257,11 @@ class Coordinator:
         """Someone asked twice: streams in flight are cancelled now."""
         self._hurried = True
         if self.stopping and not self._all_done.is_set():
-            self._tell("loadlib_stop", {"grace_s": 0.0})
+            self._tell("loadlib_stop", {"grace_s": 0.0}, None)
 
     def _stop(self) -> None:
-        self._tell("loadlib_stop", {"grace_s": 0.0 if self._hurried else GRACE_S})
-        self._all_done.wait(GRACE_S + LAST_WORD_S)
+        self._tell("loadlib_stop", {"grace_s": 0.0 if self._hurried else GRACE_S}, None)
+        self._all_done.wait(GRACE_S + PATIENCE_S)
         for source in self.waits_for:
             self.on_gone(source)
         self._conclude()
@@ -197,6 +272,7 @@ class Coordinator:
             return
         self._concluding = True
         try:
+            self._scraper.stop()
             self._name_losses()
             summary = self._summary()
             self._finish(summary)
@@ -209,12 +285,16 @@ class Coordinator:
     def _name_losses(self) -> None:
         """A worker that left before the end makes the record incomplete, and says so."""
         totals = self.run.totals
-        for name, source in self.run.sources.items():
-            if not source.left or (source.done and self._signal is not None):
+        for name, source in self._who.sources.items():
+            left = source.word is not None and source.word.left and self._signal is None
+            if not left and not source.given_up:
                 continue
-            # One report more than came: a gap, and an unhealthy measurement.
-            totals.expect(totals.last_seq(name) + 1, name)
-            what = "what it had not reported is lost" if not source.done else "its share is missing"
+            account = totals.ledger[name]
+            if not account.missing:  # a gap, and an unhealthy measurement
+                account.expect(account.last + 1)
+            what = "what it had not reported is lost" if source.word is None else (
+                "its share is missing" if left else "some of its reports are lost"
+            )  # fmt: skip
             self.run.session.notices.append(f"worker {name} left before the end; {what}")
             log.error("worker %s left before the end; %s", name, what)
 
@@ -236,6 +316,7 @@ class Coordinator:
             ending,
             environment=self._writer.environment,
             started_ns=self.run.started_ns,
+            scrapes=self._writer.scrapes(),
         )
 
     def _finish(self, summary: Summary) -> None:
@@ -271,7 +352,7 @@ class Coordinator:
         else:
             name = f"{load[0].title}-{len(load) + 1}"
             load = (*load, load[0].model_copy(update={"name": name, "users": max(1, users)}))
-            self._tell("loadlib_phase", {"title": name})
+            self._tell("loadlib_phase", {"title": name}, None)
         session.scenario = session.scenario.model_copy(update={"load": load})
 
     def _as_it_was(self) -> Scenario:
@@ -291,69 +372,11 @@ class Coordinator:
 
     # -- when what was -------------------------------------------------------------------------
 
-    def _windows(self) -> tuple[Window, ...]:
-        """When each phase was: from the first worker's start to the last one's end."""
-        phases = {phase.title: phase for phase in self.run.session.scenario.load}
-        found: dict[tuple[str, str | None], Window] = {}
-        for source in self.run.sources.values():
-            for phase, model, start_ns, end_ns in self._spans(source.done or {}):
-                key, mine = (phase, model), self._window(phases[phase], model, start_ns, end_ns)
-                known = found.get(key)
-                if known is not None:
-                    mine = replace(
-                        mine,
-                        start_ns=min(known.start_ns, start_ns),
-                        end_ns=max(known.end_ns, end_ns),
-                    )
-                found[key] = mine
-        for title, seconds in self._seconds_of_unended().items():
-            if not any(phase == title for phase, _ in found):
-                span = min(seconds) * NS, (max(seconds) + 1) * NS
-                found[title, None] = self._window(phases[title], None, *span)
-        return tuple(found.values())
-
-    def _seconds_of_unended(self) -> dict[str, set[int]]:
-        """Phase → the seconds in which something happened, where workers died before its end."""
-        found: dict[str, set[int]] = {}
-        if any(source.left for source in self.run.sources.values()):
-            for second, (_, _, phase) in self.run.totals.seconds:
-                found.setdefault(phase, set()).add(second)
-        return found
-
-    def _spans(self, done: Mapping[str, Any]) -> Iterable[tuple[str, str | None, int, int]]:
+    def _timetable(self) -> Timetable:
         session = self.run.session
-        phases = {phase.title: phase for phase in session.scenario.load}
-        everyone = set(session.models)
-        last = {
-            (phase, model): (begin, end) for phase, model, begin, end in done.get("last_ns", ())
-        }
-        for window in done.get("windows", ()):
-            phase, names = phases[window["phase"]], window["models"]
-            counted = phase.requests is not None
-            alone = counted or set(names) != everyone
-            for model in names if alone else [None]:
-                end_ns = window["end_ns"]
-                if counted and model is not None and (phase.title, model) in last:
-                    end_ns = self._ended(phase, model, *last[phase.title, model])
-                yield phase.title, model, window["start_ns"], end_ns
+        phases = session.scenario.load
+        rates = {phase.title: self._plan.rates(phase) for phase in phases}
+        return Timetable(phases, frozenset(session.models), rates)
 
-    def _ended(self, phase: Phase, model: str, begin_ns: int, end_ns: int) -> int:
-        """When a phase that a number of requests ended was over for a model: one gap after its
-        last arrival, so that n requests at n/s last a second; in a closed loop with its last
-        answer.
-        """
-        rate = self._plan.rates(phase).get(model)
-        return end_ns if not rate else begin_ns + round(NS / rate)
-
-    def _window(self, phase: Phase, model: str | None, start_ns: int, end_ns: int) -> Window:
-        return Window(
-            phase=phase.title,
-            model=model,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            kind=phase.kind,
-            load=phase.label,
-            closed=phase.closed,
-            varying=phase.varying,
-            rates=self._plan.rates(phase),
-        )
+    def _windows(self) -> tuple[Window, ...]:
+        return self._timetable().windows(self._who.words, self.run.totals)

@@ -17,6 +17,7 @@ from gevent.event import Event
 
 from loadlib.admission import Gate
 from loadlib.client import Call, Prepared
+from loadlib.lastword import Span
 from loadlib.prompt import Prompt
 from loadlib.recorder import Recorder
 from loadlib.scenario import Phase
@@ -65,16 +66,6 @@ class _Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """When a phase ran for some models; monotonic ns. Ends when its last arrival was given out."""
-
-    phase: str
-    models: tuple[str, ...]
-    start_ns: int
-    end_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class _Item:
     due_ns: int  # from the start of the phase; unused in closed loops
     index: int
@@ -111,7 +102,7 @@ class Dispatcher:
         }
         self.outstanding: set[Arrival] = set()  # given out and not finished
         self.gates: dict[str, Gate[Arrival]] = {}
-        self.windows: list[Window] = []
+        self.spans: list[Span] = []  # monotonic ns; each ends when its last arrival was given out
         self.phase: Phase | None = None
         self._later: Later[Arrival] = Later(self._come)
         self._ordinals: dict[tuple[str, str], int] = {}
@@ -273,7 +264,8 @@ class Dispatcher:
         stopped_ns = time.monotonic_ns()
         if end_ns is None or self._stop.is_set():
             end_ns = stopped_ns
-        self.windows.append(Window(phase.title, models, start_ns, end_ns))
+        span = Span(phase=phase.title, models=models, start_ns=start_ns, end_ns=end_ns)
+        self.spans.append(span)
         return end_ns
 
     def _open(self, feed: Feed[_Item], stage: _Stage, start_ns: int) -> None:

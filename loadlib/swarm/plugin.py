@@ -29,18 +29,19 @@ from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
-from loadlib.swarm import webguard, webtab
+from loadlib.swarm import scrape, webguard, webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
 from loadlib.swarm.limits import allow_files, descriptors
 from loadlib.swarm.masking import mask_logs
 from loadlib.swarm.messages import Messages
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
+from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.progress import Progress
 from loadlib.swarm.signals import Signals, end_children, remember_early
 from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
-from loadlib.swarm.worker import Send, Worker, deadlines
+from loadlib.swarm.worker import Worker, deadlines
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +168,7 @@ class Plugin:
                 session.notices.append(remark)
         session.notices += client.notices()
         client.close()
+        unread = scrape.look(session.servers)
         plan = self._plan(session)
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
@@ -181,6 +183,7 @@ class Plugin:
         for line in (
             *session.skipped,
             *session.notices,
+            *unread,
             *crew_notices(plan),
             *(() if session.free else short),
         ):
@@ -222,7 +225,7 @@ class Plugin:
         return [cls for cls in self.user_classes if any(cls.__name__ in c.weights for c in crews)]
 
     def _taking_part(self) -> list[str]:
-        return sorted(self.coordinator.run.sources) if self.coordinator else []
+        return sorted(self.coordinator.run.attendance.sources) if self.coordinator else []
 
     # -- Locust's events -----------------------------------------------------------------------
 
@@ -254,7 +257,7 @@ class Plugin:
                 argv=self._argv(),
                 secrets=self._secrets(),
                 allow_unhealthy=self.options.allow_unhealthy,
-                tell=self._messages.tell_workers,
+                tell=self._messages.tell,
                 on_end=self._on_end,
             )
         except LoadlibError as error:
@@ -289,6 +292,7 @@ class Plugin:
         if coordinator.stopping or self._progress is None or self.has_begun:
             return  # a signal was faster; Edit during a run
         self._progress.start()
+        coordinator.watch_servers()
         self._messages.go()
         gevent.spawn(self._watch, coordinator)
         gevent.spawn(self._until_done, coordinator)
@@ -299,7 +303,8 @@ class Plugin:
             self.coordinator.end()
         elif self.worker is not None:
             self.has_part.clear()
-            self.worker.leave(0.0)
+            # Locust ends a worker whose master has been silent for a minute: nobody else counts.
+            self.worker.leave(GRACE_S if self._messages.master_silent() else 0.0)
 
     def _on_quitting(self, **_kwargs: Any) -> None:
         """The process ends: here the run does, before Locust's own listeners stop anything."""
@@ -313,7 +318,7 @@ class Plugin:
         if self.simulator is not None:
             self.simulator.stop()
 
-    def take_part(self, shard: Shard, send: Send) -> None:
+    def take_part(self, shard: Shard, send: Send, outbox: Outbox, offset_ns: int) -> None:
         """This process generates load from now on: its shard of the session's.
 
         Raises:
@@ -323,17 +328,17 @@ class Plugin:
             allow_files(descriptors(self.session.scenario, shard.count))
         mask_logs(self.session.models.values())
         plan = self._plan(self.session)
-        self.worker = Worker(self.session, plan, shard, self.environment, send)
+        self.worker = Worker(
+            self.session, plan, shard, self.environment, send, outbox,
+            offset_ns=offset_ns, alone=self._messages.master_silent,
+        )  # fmt: skip
         self.has_part.set()
 
     def _watch(self, coordinator: Coordinator) -> None:
-        """Workers that Locust has given up are not waited for; an Edit opens a new row."""
+        """Workers that stay silent are not waited for; an Edit opens a new row."""
         users = self._users()
         while not coordinator.ended.wait(WATCH_EVERY_S):
-            if isinstance(self.runner, MasterRunner):
-                alive = {c.id for c in self.runner.clients.all if c.state != "missing"}
-                for name in coordinator.waits_for - alive:
-                    coordinator.on_gone(name)
+            coordinator.heard(self._messages.silent(), self._messages.dead())
             if self._users() != users and not coordinator.stopping:
                 users = self._users()
                 shaped = self.environment.shape_class is not None
@@ -373,7 +378,7 @@ class Plugin:
         if not self.session.free or summary.verdict.status in ("interrupted", "aborted"):
             self.environment.process_exit_code = summary.verdict.exit_code
         try:
-            report.write(folder)
+            report.write(folder, page=not self.options.no_report)
         except OSError as problem:
             sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
             self.environment.process_exit_code = self.environment.process_exit_code or int(
@@ -396,8 +401,10 @@ class Plugin:
         return given.split("\0") if given else ["locust", *sys.argv[1:]]
 
     def _secrets(self) -> tuple[str, ...]:
-        likely = keys.likely(os.environ)
-        return (*keys.named(self.session.models.values(), os.environ), *likely)
+        session, likely = self.session, keys.likely(os.environ)
+        servers = (server.api_key_env for server in session.servers)
+        asked = (key for name in servers if name and (key := os.environ.get(name, "").strip()))
+        return (*keys.named(session.models.values(), os.environ), *asked, *likely)
 
 
 def _untaken(plan: Plan) -> frozenset[str]:

@@ -10,7 +10,7 @@ import gc
 import itertools
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -22,16 +22,18 @@ from loadlib import instrument, reserve
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
+from loadlib.lastword import LastWord, Latest, Span, moved
 from loadlib.prompt import Prompt
 from loadlib.quality import Flaw
-from loadlib.recorder import Interval, Recorder, merged_reads
+from loadlib.recorder import Recorder, merged_reads
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
 from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
-from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher, Window
+from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher
 from loadlib.swarm.onward import Onward
+from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.tell import tell
 from loadlib.swarm.watch import watch
 from loadlib.swarm.yielding import Turns, look
@@ -43,8 +45,7 @@ DRAIN_EVERY_S = 1.0
 GC_THRESHOLDS = (700, 10, 50)
 CUT_S = 2.0  # so long may requests take to be cut off
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
-
-Send = Callable[[str, dict[str, Any]], None]
+MEET_AGAIN_S = 2.0  # a worker that waits for the others says so this often
 _Request = tuple[str, str, int, int]
 
 
@@ -63,14 +64,27 @@ class Ticket:
 
 
 class Worker:
-    """Lives from Start to Stop. `send` carries messages to the coordinator."""
+    """Lives from Start to Stop. `send` carries messages to the coordinator, `outbox` reports.
+
+    `offset_ns` is Unix epoch − monotonic clock; `alone` says that no coordinator can be heard.
+    """
 
     def __init__(
-        self, session: Session, plan: Plan, shard: Shard, environment: Any, send: Send
+        self,
+        session: Session,
+        plan: Plan,
+        shard: Shard,
+        environment: Any,
+        send: Send,
+        outbox: Outbox,
+        *,
+        offset_ns: int,
+        alone: Callable[[], bool] = lambda: False,
     ) -> None:
         self.session, self._environment, self._send = session, environment, send
+        self.outbox, self._alone = outbox, alone
         scenario = session.scenario
-        self.offset_ns = time.time_ns() - time.monotonic_ns()
+        self.offset_ns = offset_ns
         self.recorder = Recorder(self.offset_ns)
         self.client = Client(
             session.models,
@@ -160,10 +174,11 @@ class Worker:
         self.finish()
 
     def _meet(self, stage: int) -> None:
-        """Wait until every process is ready for a stage of the schedule."""
-        self._send("loadlib_ready", {"stage": stage})
-        while self._stage < stage + 1 and not self._stopping.is_set():
-            self._staged.wait()
+        """Wait until every process is ready for a stage of the schedule, or nobody says so."""
+        while self._stage < stage + 1 and not self._stopping.is_set() and not self._alone():
+            self._send("loadlib_ready", {"stage": stage})
+            if self._stage < stage + 1:
+                self._staged.wait(MEET_AGAIN_S)
 
     def open_stage(self, stage: int) -> None:
         """Everyone is ready for this stage."""
@@ -204,7 +219,7 @@ class Worker:
         self.finished.set()
         try:
             self._settle()
-            self._send("loadlib_done", self._totals())
+            self.outbox.last_word(self._last_word())
         finally:
             self._reported.set()
         self.client.close()
@@ -242,31 +257,28 @@ class Worker:
             Answer(),
         )  # fmt: skip
 
-    def _totals(self) -> dict[str, Any]:
-        windows = [asdict(window) for window in self._windows()]
-        for window in windows:
-            window["models"] = list(window["models"])
-            window["start_ns"] += self.offset_ns
-            window["end_ns"] += self.offset_ns
-        return {
-            "seq": self.recorder.seq,
-            "added": self.recorder.added,
-            "windows": windows,
-            "left": self._left,
-            "last_ns": [
-                [*key, begin + self.offset_ns, end + self.offset_ns]
-                for key, (begin, end) in self._last_ns.items()
-            ],
-        }
+    def _last_word(self) -> LastWord:
+        latest = tuple(
+            Latest(phase=phase, model=model, begin_ns=begin, end_ns=end)
+            for (phase, model), (begin, end) in self._last_ns.items()
+        )
+        word = LastWord(
+            seq=self.recorder.seq,
+            requests=self.recorder.added,
+            spans=tuple(self._spans()),
+            latest=latest,
+            left=self._left,
+        )
+        return moved(word, self.offset_ns)
 
-    def _windows(self) -> list[Window]:
+    def _spans(self) -> list[Span]:
         if self.dispatcher is not None:
-            return self.dispatcher.windows
+            return self.dispatcher.spans
         last_ns = max((end for _, end in self._last_ns.values()), default=time.monotonic_ns())
         ends = [start for _, start in self._free_phases[1:]] + [last_ns]
         models = tuple(self.session.models)
         return [
-            Window(title, models, start_ns, max(start_ns, end_ns))
+            Span(phase=title, models=models, start_ns=start_ns, end_ns=max(start_ns, end_ns))
             for (title, start_ns), end_ns in zip(self._free_phases, ends, strict=False)
         ]
 
@@ -469,10 +481,10 @@ class Worker:
 
     def _drain(self) -> None:
         self._note_reads()
-        interval: Interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
+        interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
         dispatcher = self.dispatcher
         phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
-        self._send("loadlib_interval", {"interval": interval, "phase": phase})
+        self.outbox.report(interval, phase)
 
 
 def _request(call: Call) -> _Request:
