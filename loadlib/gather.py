@@ -18,12 +18,14 @@ from loadlib.errors import DataError, UsageError
 from loadlib.folder import SHARDS, write_atomically
 from loadlib.lastword import LastWord, Timetable, as_it_was, cut_short
 from loadlib.recorder import Interval, Totals
+from loadlib.redact import one_line
 from loadlib.run import SCENARIO, SERVER, RunWriter, read_scrapes
 from loadlib.server_targets import targets
 from loadlib.session import Limits, Session
 
 T = TypeVar("T")
 
+MOST_WORKERS = 100_000
 PHANTOM = "shard {} of {}"  # what stands for a worker whose file is not there
 
 
@@ -139,7 +141,7 @@ class _Merging:
         if self.about.free:
             self.session.scenario = self._with_edits(words)
         ending = self._ending(words)
-        missing = tuple(self._losses(said, ending))
+        missing = tuple(map(one_line, self._losses(said, ending)))
         self.session.notices += [f"made of {len(self.shards)} shard files", *missing]
         scenario, session = self.session.scenario, self.session
         timetable = Timetable(scenario.load, frozenset(session.models), self.about.rates)
@@ -214,7 +216,10 @@ class _Merging:
         ledger = self.totals.ledger
         for name, word in said.items():
             account = ledger[name]
-            account.expect(account.last + 1 if word is None else word.seq)
+            try:
+                account.expect(account.last + 1 if word is None else word.seq)
+            except ValueError as error:
+                raise DataError(f"worker {name}: {error}") from None
             if word is None:
                 yield f"worker {name} ended without a last word; what came after is lost"
             elif account.missing:
@@ -254,7 +259,11 @@ def _open(path: Path) -> _Shard:
     begin = next(reports, {})
     if begin.pop("kind", None) != "begin":
         raise DataError("does not begin with what its run is", file=str(path))
-    return _Shard(path, _converted(begin, Begin, path), reports)
+    about = _converted(begin, Begin, path)
+    index, count = about.shard
+    if not 0 <= index < count <= MOST_WORKERS:
+        raise DataError(f"not of this loadlib: shard {index} of {count}", file=str(path))
+    return _Shard(path, about, reports)
 
 
 def _converted(value: Any, kind: type[T], path: Path) -> T:

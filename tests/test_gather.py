@@ -1,5 +1,7 @@
 """Shard files → a run folder: the same figures as the master's, and what is missing is named."""
 
+import re
+
 import pytest
 from record_samples import KEY, MS, events, sample
 
@@ -204,6 +206,12 @@ def test_files_of_two_runs_are_refused(tmp_path):
         gathering.gather([first, second], tmp_path)
 
 
+def test_what_a_worker_left_is_no_run_folder_yet_and_that_is_said(tmp_path):
+    shard(tmp_path, 0)
+    with pytest.raises(UsageError, match=r"it has no manifest\.json; --from-shards makes one"):
+        runs.load(tmp_path)
+
+
 def test_nothing_is_a_usage_error_that_says_what_to_do(tmp_path):
     with pytest.raises(UsageError, match=r"holds no shard files.*`loadlib report"):
         gathering.gather([tmp_path])
@@ -238,6 +246,20 @@ def test_an_edit_just_before_the_end_opened_a_phase_without_requests(tmp_path):
     assert counts == {PHASE: 8, f"{PHASE}-2": 0}
     lasted = {phase["name"]: phase["duration"] for phase in run.scenario["load"]}
     assert lasted == {PHASE: "4s", f"{PHASE}-2": "4s"}, "as Locust had it, not as was implied"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"shard": [0, 10**9]}, "not of this loadlib: shard 0 of 1000000000"),
+        ({"shard": [2, 2]}, "not of this loadlib: shard 2 of 2"),
+        ({"word": {"seq": 10**9}}, "worker host_0: report 1,000,000,000 after report 8"),
+    ],
+)
+def test_absurd_numbers_do_not_take_the_memory(tmp_path, given, why):
+    path = shard(tmp_path, 0, count=1, **given)
+    with pytest.raises(DataError, match=re.escape(why)):
+        gathering.gather([path], tmp_path / "out")
 
 
 @pytest.mark.parametrize("report", [{"interval": {"seq": 1}}, {"interval": {"end_ns": "x"}}, {}])
