@@ -73,7 +73,7 @@ class Messages:
         self.picked: frozenset[str] | None = None  # classes, by the master, for a worker
         self._clock = MasterClock()
         # Before the first run: the master's options reach a worker with its first users.
-        self._out = Path(plugin.options.out)
+        self._out = Path(plugin.options.loadlib_out)
         take = self._runner.register_message
         if isinstance(self._runner, MasterRunner):
             take("loadlib_clock", self._on_clock)
