@@ -189,6 +189,7 @@ class Plugin:
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         self._messages.begin_run(coordinator)
         self._begun.set()
+        gevent.spawn(self._until_done, coordinator)
         if session.free:
             self._begin(coordinator)
 
@@ -224,12 +225,12 @@ class Plugin:
         coordinator.watch_servers()
         self._messages.go()
         gevent.spawn(self._watch, coordinator)
-        gevent.spawn(self._until_done, coordinator)
 
     def _on_test_stopping(self, **_kwargs: Any) -> None:
         """Stop button, -t, or our own end: streams finish before users are killed."""
         if self.coordinator is not None:
-            self.coordinator.end()
+            with self._messages.hearing():
+                self.coordinator.end()
         elif self.worker is not None:
             self.has_part.clear()
             # Locust ends a worker whose master has been silent for a minute: nobody else counts.
