@@ -60,6 +60,11 @@ class Course:
         """The one that was opened last."""
         return self._phases[-1][0] if self._phases else None
 
+    @property
+    def since_ns(self) -> int | None:
+        """When it was opened."""
+        return self._phases[-1][1] if self._phases else None
+
     def open(self, phase: str, now_ns: int) -> None:
         """What begins from now on belongs to this phase."""
         self._phases.append((phase, now_ns))
@@ -110,11 +115,11 @@ class Timetable:
                 if known is not None:
                     start_ns = min(known.start_ns, start_ns)
                     end_ns = max(known.end_ns, end_ns)
-                found[phase, model] = self._window(phases[phase], model, start_ns, end_ns)
+                found[phase, model] = self.window(phases[phase], model, start_ns, end_ns)
         for title, (first, last) in _lived(totals).items():
             if title in phases and not any(phase == title for phase, _ in found):
                 span = first * NS, (last + 1) * NS
-                found[title, None] = self._window(phases[title], None, *span)
+                found[title, None] = self.window(phases[title], None, *span)
         return tuple(found.values())
 
     def _spans(self, word: LastWord) -> Iterator[tuple[str, str | None, int, int]]:
@@ -138,7 +143,8 @@ class Timetable:
         rate = self.rates.get(phase.title, {}).get(latest.model)
         return latest.end_ns if not rate else latest.begin_ns + round(NS / rate)
 
-    def _window(self, phase: Phase, model: str | None, start_ns: int, end_ns: int) -> Window:
+    def window(self, phase: Phase, model: str | None, start_ns: int, end_ns: int) -> Window:
+        """What a phase was, for all models (None) or for one."""
         return Window(
             phase=phase.title,
             model=model,

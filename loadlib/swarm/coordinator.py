@@ -25,7 +25,8 @@ from loadlib.conclude import Ending, conclude
 from loadlib.errors import ExitCode, LoadlibError
 from loadlib.folder import write_atomically
 from loadlib.lastword import LastWord, Timetable, as_it_was, cut_short
-from loadlib.recorder import NS, Interval, Live, Totals
+from loadlib.live import Board
+from loadlib.recorder import NS, Totals
 from loadlib.run import SCENARIO, RunWriter, seal
 from loadlib.scenario import to_yaml
 from loadlib.server_record import Scrape
@@ -52,6 +53,7 @@ class Run:
     totals: Totals
     folder: Path
     started_ns: int  # Unix epoch
+    board: Board
     attendance: Attendance = field(default_factory=Attendance)
     servers: dict[str, Scrape] = field(default_factory=dict)  # the last scrape of each
 
@@ -60,13 +62,12 @@ class Run:
         """The phase the workers are in."""
         return self.attendance.phase
 
-    def live(self) -> tuple[Live, ...]:
-        """One row per (model, workload, phase) of the live table."""
-        return self.totals.live()
-
 
 class Coordinator:
-    """`tell` sends a message to a worker, or to all; `on_end` is called with the summary."""
+    """`tell` sends a message to a worker, or to all; `on_end` is called with the summary.
+
+    `watched` is whether there is a web page that shows the run while it lasts.
+    """
 
     def __init__(
         self,
@@ -77,6 +78,7 @@ class Coordinator:
         argv: Iterable[str],
         secrets: Iterable[str],
         allow_unhealthy: bool,
+        watched: bool,
         tell: Tell,
         on_end: Callable[[Path, Summary], None],
     ) -> None:
@@ -86,7 +88,17 @@ class Coordinator:
         self._writer = RunWriter.create(
             out, to_yaml(scenario), scenario.name, list(argv), secrets=secrets
         )
-        self.run = Run(session, Totals(), self._writer.folder, clock.wall_ns())
+        totals, started_ns = Totals(), clock.wall_ns()
+        board = Board(
+            session,
+            totals,
+            lambda *span: self._timetable().window(*span),
+            started_ns=started_ns,
+            watched=watched,
+            allow_unhealthy=allow_unhealthy,
+            cpus=self._writer.environment["environment"].get("cpus"),
+        )
+        self.run = Run(session, totals, self._writer.folder, started_ns, board)
         self._who = self.run.attendance
         self._scraper = Scraper(session.servers, self._on_scrape)
         if session.servers:
@@ -144,16 +156,24 @@ class Coordinator:
                 self.run.totals.ledger[source].expect(known.word.seq)
         else:
             known.phase = str(report["phase"])
-            self._take(report["interval"], source, shards.checksum(frame))
+            self._take(report, source, shards.checksum(frame))
         self._look_complete(source)
         return None
 
-    def _take(self, interval: Interval, source: str, checksum: int) -> None:
-        totals = self.run.totals
+    def _take(self, report: Mapping[str, Any], source: str, checksum: int) -> None:
+        interval, totals = report["interval"], self.run.totals
         with self._merging:
             if totals.merge(interval, source, Turns().give):
                 totals.ledger[source].checksum += checksum
                 self._writer.append(interval, source)
+                self._show(source, report)
+
+    def _show(self, source: str, report: Mapping[str, Any]) -> None:
+        """Whatever is wrong with the live view, the measurement goes on."""
+        try:
+            self.run.board.take(source, report, Turns().give)
+        except Exception:
+            log.exception("the live view misses a report of %s", source)
 
     def watch_servers(self) -> None:
         """Read the servers' own metrics from now on until the end; waits for the first ones."""
@@ -344,6 +364,7 @@ class Coordinator:
             self._writer.finish(summary, summary.state, self.run.totals, self._windows())
         except (LoadlibError, OSError) as problem:
             log.error("%s", problem)
+        self.run.board.finish(summary, clock.wall_ns())
         self._on_end(self._writer.folder, summary)
         try:
             seal(self._writer.folder)

@@ -104,6 +104,7 @@ class Dispatcher:
         self.gates: dict[str, Gate[Arrival]] = {}
         self.spans: list[Span] = []  # monotonic ns; each ends when its last arrival was given out
         self.phase: Phase | None = None
+        self.stage: Span | None = None  # the one that runs; its end is not known yet
         self._later: Later[Arrival] = Later(self._come)
         self._ordinals: dict[tuple[str, str], int] = {}
         self._freed = Event()
@@ -257,6 +258,7 @@ class Dispatcher:
             self._set_gate(key, phase)
         if not self._sleep_until(start_ns):
             return start_ns
+        self.stage = Span(phase=phase.title, models=models, start_ns=start_ns, end_ns=start_ns)
         end_ns = None if phase.duration_ns is None else start_ns + phase.duration_ns
         if phase.closed:
             self._closed(feed, _Stage(phase, end_ns))

@@ -74,7 +74,7 @@ class Messages:
         self._clock = MasterClock()
         self._reader: Any = None  # the greenlet in which a master's messages come
         # Before the first run: the master's options reach a worker with its first users.
-        self._out = Path(plugin.options.out)
+        self._out = Path(plugin.options.loadlib_out)
         take = self._runner.register_message
         if isinstance(self._runner, MasterRunner):
             take("loadlib_clock", self._on_clock)

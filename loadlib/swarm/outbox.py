@@ -53,9 +53,10 @@ class Outbox:
         if self._shard is not None:
             self._shard.append(shards.pack({"kind": "begin", **about}))
 
-    def report(self, interval: Interval, phase: str) -> None:
-        """About a second of measurements."""
-        frame = shards.pack({"kind": "interval", "phase": phase, "interval": interval})
+    def report(self, interval: Interval, stage: Mapping[str, Any]) -> None:
+        """About a second of measurements; `stage` is the `phase` the process is in now, of which
+        `models`, and `since_ns` when (None: nothing has begun)."""
+        frame = shards.pack({"kind": "interval", **stage, "interval": interval})
         self._checksum += shards.checksum(frame)
         self._keep(interval["seq"], frame)
         self._post(frame)

@@ -29,16 +29,15 @@ from loadlib.quality import Flaw
 from loadlib.recorder import Recorder, merged_reads
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
-from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher
+from loadlib.swarm.limits import deadlines
 from loadlib.swarm.onward import Onward
 from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.tell import tell
 from loadlib.swarm.watch import watch
 from loadlib.swarm.yielding import Turns, look
-from loadlib.wire import Deadlines
 
 log = logging.getLogger(__name__)
 
@@ -346,6 +345,8 @@ class Worker:
             raise Closed
         ticket.reserved = reserved
         self._tickets[call] = ticket
+        if call.attempt == 1:
+            self.recorder.began((call.model, call.workload, call.phase))
         return ticket
 
     def send(self, ticket: Ticket, prepared: Prepared) -> tuple[Sample, Answer]:
@@ -484,17 +485,15 @@ class Worker:
     def _drain(self) -> None:
         self._note_reads()
         interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
-        dispatcher = self.dispatcher
-        phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
-        self.outbox.report(interval, phase)
+        now = None if self.dispatcher is None else self.dispatcher.stage
+        title, since_ns = self._free_phase, self._course.since_ns
+        if now is not None:
+            title, since_ns = now.phase, now.start_ns
+        models = self.session.models if now is None else now.models
+        since_ns = None if since_ns is None else since_ns + self.offset_ns
+        self.outbox.report(interval, {"phase": title, "models": [*models], "since_ns": since_ns})
 
 
 def _request(call: Call) -> _Request:
     """What all attempts of a request have in common."""
     return call.phase, call.model, call.index, call.turn
-
-
-def deadlines(scenario: Scenario) -> Deadlines:
-    """The scenario's timeouts, as the transport takes them."""
-    limits = scenario.timeouts
-    return Deadlines(limits.connect_s, limits.first_token_s, limits.idle_s, limits.total_s)
