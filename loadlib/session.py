@@ -6,12 +6,13 @@ completion. The same on every process: master, worker and local.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadlib import limits_planned, scenario_yaml
+from loadlib import keys, limits_planned, scenario_yaml
 from loadlib import scenario as scenarios
 from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
@@ -169,6 +170,19 @@ class Session:
         """What the workloads say of the plan."""
         return Reach(self.serves, self.traced, self.turns)
 
+    @property
+    def destinations(self) -> list[str]:
+        """Where requests go, and which key: for who did not write the scenario."""
+        if self.scenario.target == "simulator":
+            return ["the simulator on this machine, without a key"]
+        found: dict[tuple[str, str | None], list[str]] = {}
+        for model in self.models.values():
+            found.setdefault((model.base_url, model.api_key_env), []).append(model.name)
+        return [
+            f"{url} {f'with the key in {name}' if name else 'without a key'}: {', '.join(models)}"
+            for (url, name), models in found.items()
+        ]
+
     def budget_share(self, shard: Shard) -> dict[str, Any]:
         """This process's part of the limits."""
         limits = self.limits
@@ -291,6 +305,7 @@ def open_session(
     scenario = _implied(user_classes, host, users) if choice.free else choice.scenario()
     chosen(scenario)
     models = {model.name: model for model in map(resolve, scenario.models)}
+    keys.refuse_inside(scenario.effective(), models.values(), os.environ)
     workloads = {
         name: build(name, spec, scenario.seed)
         for name, spec in scenario.workloads.items()

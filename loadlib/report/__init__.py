@@ -18,22 +18,26 @@ from loadlib.summary import Summary
 STEP_SUMMARY_LIMIT = 1_000_000  # bytes; GitHub refuses the whole upload above 1,024 k
 
 
-def write(run: runs.Run | Path | str) -> list[Path]:
+def write(run: runs.Run | Path | str, *, page: bool = True) -> list[Path]:
     """Write `report.html`, `summary.md` and `junit.xml` into the run folder; returns their paths.
 
-    Each file is replaced atomically and hashed in the manifest. A killed run gets its
-    `summary.json` too, and is `interrupted` from now on. Raises OSError where the folder cannot
-    be written, and what `run.load` raises.
+    Without `page` the first is left out, which takes longer than all else together. Each file is
+    replaced atomically and hashed in the manifest. A killed run gets its `summary.json` too, and
+    is `interrupted` from now on. Raises OSError where the folder cannot be written, and what
+    `run.load` raises.
     """
-    from loadlib.report import html, junit, markdown
+    from loadlib.report import junit, markdown
 
     loaded = run if isinstance(run, runs.Run) else runs.load(run)
     runs.settle(loaded)
     pages = {
-        "report.html": html.render(loaded),
         "summary.md": markdown.render(loaded.summary),
         "junit.xml": junit.render(loaded.summary),
     }
+    if page:
+        from loadlib.report import html
+
+        pages = {"report.html": html.render(loaded), **pages}
     for name, text in pages.items():
         write_atomically(loaded.path / name, text.encode())
     if loaded.manifest.get("state") in ("complete", "interrupted"):

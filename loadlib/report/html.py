@@ -194,5 +194,5 @@ def file_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             continue
         found = "" if name in PAGES else known.get(name, "")
         digest = found.get("sha256", "") if isinstance(found, Mapping) else found
-        rows.append((name, what, str(digest)[:16]))
+        rows.append((name, what, f.line(digest)[:16]))
     return rows

@@ -47,7 +47,7 @@ def render(summary: Summary) -> str:
 def _head(summary: Summary) -> list[str]:
     head = view.headline(summary)
     name = text(f.name(summary.name or "run"))
-    facts = [f.instant(summary.started_at) if summary.started_at else "",
+    facts = [text(f.instant(summary.started_at)) if summary.started_at else "",
              f.duration(summary.duration_s) if summary.duration_s is not None else "",
              f"exit code {summary.verdict.exit_code}"]  # fmt: skip
     tiles = [f"{tile.label} **{tile.value}** {text(tile.detail)}" for tile in view.tiles(summary)]

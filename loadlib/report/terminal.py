@@ -68,7 +68,7 @@ def print_summary(
     _health(summary, out)
     if folder is not None:
         page = folder / "report.html"
-        said = f"report {page}" if page.is_file() else "no report was written"
+        said = f"report {page}" if page.is_file() else f"run folder {folder}, without a report"
         out.print(Text(f"  {said}"), soft_wrap=True)
 
 
