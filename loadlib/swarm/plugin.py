@@ -144,8 +144,8 @@ class Plugin:
 
     def _hide_keys(self) -> None:
         """They are known now: logs and what Locust sends its workers do without them."""
-        models, options = self.session.models.values(), self.options
-        mask_logs(models)
+        options = self.options
+        mask_logs(self._secrets())
         options.loadlib_argv = "\0".join(
             redact_argv((options.loadlib_argv or "").split("\0"), self._secrets())
         )
@@ -326,7 +326,7 @@ class Plugin:
         """
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
-        mask_logs(self.session.models.values())
+        mask_logs(self._secrets())
         plan = self._plan(self.session)
         self.worker = Worker(
             self.session, plan, shard, self.environment, send, outbox,
