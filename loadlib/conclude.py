@@ -29,6 +29,7 @@ class Ending:
 
     aborted: str | None = None
     signal: int | None = None
+    stopped: bool = False  # by neither, and before its plan was over
     recorder_errors: int = 0
     allow_unhealthy: bool = False
     regressions: Sequence[str] = ()
@@ -36,7 +37,7 @@ class Ending:
     @property
     def cut_short(self) -> bool:
         """Whether less was sent than planned because the run was stopped."""
-        return self.signal is not None or self.aborted is not None
+        return self.signal is not None or self.aborted is not None or self.stopped
 
 
 def conclude(
@@ -71,6 +72,7 @@ def conclude(
         groups,
         aborted=ending.aborted,
         signal=ending.signal,
+        stopped=ending.stopped and not session.free,
         regressions=ending.regressions,
         allow_unhealthy=ending.allow_unhealthy,
     )

@@ -26,6 +26,7 @@ from loadlib import foreign, hlog, recover, rows, scenario_yaml, series, server_
 from loadlib.errors import DataError, LoadlibError, PreflightError, UsageError
 from loadlib.folder import (
     MANIFEST,
+    SHARDS,
     Appender,
     encode_json,
     hash_files,
@@ -301,7 +302,8 @@ def load(path: Path | str, *, so_far: bool = False) -> Run:
     """
     folder = Path(path).resolve()
     if not (folder / MANIFEST).exists() and not (folder / SUMMARY).exists():
-        raise UsageError(f"{path} is not a run folder: it has no {MANIFEST}")
+        more = "; --from-shards makes one of what it has" if (folder / SHARDS).is_dir() else ""
+        raise UsageError(f"{path} is not a run folder: it has no {MANIFEST}{more}")
     manifest = _read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
     unfinished = recover.SO_FAR if so_far else recover.UNFINISHED
     if not (folder / SUMMARY).exists():

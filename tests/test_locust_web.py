@@ -128,8 +128,10 @@ def test_a_worker_may_join_a_free_run_and_stop_drains_all(driver):
         web.child.until(lambda: len(web.stats["workers"]) == 1)
         web.start(users=4)
         web.child.until(lambda: [row for row in web.llm if row["ok"] > 3])
+        web.start(users=6)
+        web.child.until(lambda: [row for row in web.llm if row["phase"] == "measure-2"])
         second = driver.start(*worker)
-        web.child.until(lambda: [w["user_count"] for w in web.stats["workers"]] == [2, 2])
+        web.child.until(lambda: [w["user_count"] for w in web.stats["workers"]] == [3, 3])
         before = sum(row["ok"] for row in web.llm)
         web.child.until(lambda: sum(row["ok"] for row in web.llm) > before + 20)
         web.stop()
@@ -142,6 +144,11 @@ def test_a_worker_may_join_a_free_run_and_stop_drains_all(driver):
     checks = {check["name"]: check["value"] for check in summary["health"]["checks"]}
     assert checks["lost_samples"] == checks["sequence_gaps"] == 0
     assert "Traceback" not in second.err
+    # Who joins after an Edit is in the row that it opened: rows lie one after the other.
+    found = rows(folder)
+    assert max(r["intended_ns"] for r in found if r["phase"] == "measure") <= min(
+        r["intended_ns"] for r in found if r["phase"] == "measure-2"
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -111,6 +111,7 @@ class Dispatcher:
         self._stop = Event()
         self._alarm: Alarm | None = None  # while `run` lasts
         self.drained = Event()
+        self.whole = False  # every stage ran to its end
 
     # -- for users -----------------------------------------------------------------------------
 
@@ -201,6 +202,8 @@ class Dispatcher:
                 feed = following
                 if self._stop.is_set():
                     break
+            else:
+                self.whole = True
             self._wait_idle()
         finally:
             sweeper.kill()

@@ -130,7 +130,7 @@ class Plugin:
     def _hide_keys(self, session: Session) -> None:
         """They are known now: logs and what Locust sends its workers do without them."""
         options, secrets = self.options, self._secrets(session)
-        mask_logs(session.models.values())
+        mask_logs(secrets)
         options.loadlib_argv = "\0".join(
             redact_argv((options.loadlib_argv or "").split("\0"), secrets)
         )
@@ -189,6 +189,7 @@ class Plugin:
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         self._messages.begin_run(coordinator)
         self._begun.set()
+        gevent.spawn(self._until_done, coordinator)
         if session.free:
             self._begin(coordinator)
 
@@ -224,12 +225,12 @@ class Plugin:
         coordinator.watch_servers()
         self._messages.go()
         gevent.spawn(self._watch, coordinator)
-        gevent.spawn(self._until_done, coordinator)
 
     def _on_test_stopping(self, **_kwargs: Any) -> None:
         """Stop button, -t, or our own end: streams finish before users are killed."""
         if self.coordinator is not None:
-            self.coordinator.end()
+            with self._messages.hearing():
+                self.coordinator.end()
         elif self.worker is not None:
             self.has_part.clear()
             # Locust ends a worker whose master has been silent for a minute: nobody else counts.
@@ -254,7 +255,7 @@ class Plugin:
         """
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
-        mask_logs(self.session.models.values())
+        mask_logs(self._secrets(self.session))
         plan = self._plan(self.session)
         self.worker = Worker(
             self.session, plan, shard, self.environment, send, outbox,
