@@ -211,6 +211,7 @@ def artefacts(root: Path) -> dict[str, bytes]:
 PAGES = (
     "/", "/stats/requests", "/stats/requests/csv", "/stats/failures/csv", "/exceptions",
     "/exceptions/csv", "/logs", "/tasks", "/stats/report", "/worker-count",
+    "/llm/", "/llm/live.json", "/llm/report",
 )  # fmt: skip
 
 
