@@ -147,10 +147,14 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # until it is closed
             while True:
                 here, _ = self._listening.accept()
-                there = socket.create_connection(("127.0.0.1", self._to))
+                try:
+                    there = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:  # the master is not there yet: ZeroMQ comes again
+                    here.close()
+                    continue
                 threading.Thread(target=self._carry, args=(here, there), daemon=True).start()
 
     def _carry(self, here: socket.socket, there: socket.socket) -> None:
@@ -210,8 +214,8 @@ def artefacts(root: Path) -> dict[str, bytes]:
 
 PAGES = (
     "/", "/stats/requests", "/stats/requests/csv", "/stats/failures/csv", "/exceptions",
-    "/exceptions/csv", "/logs", "/tasks", "/stats/report", "/worker-count",
-    "/llm/", "/llm/live.json", "/llm/report",
+    "/exceptions/csv", "/logs", "/tasks", "/stats/report", "/worker-count", "/llm/",
+    "/llm/live.json", "/llm/report",
 )  # fmt: skip
 
 
