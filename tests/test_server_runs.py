@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import Done, environment, loadlib
+from commandline import WITH_PAGE, Done, environment, loadlib
 from commandline import scenario as write_scenario
 
 from loadlib import run as runs
@@ -214,7 +214,7 @@ def run(simulators, tmp_path_factory) -> tuple[Done, runs.Run]:
             slo=["all: error_rate < 1%"],
             server_metrics=servers,
         )
-        done = loadlib("run", path, "--out", folder / "out", FAR_TOKEN=TOKEN)
+        done = loadlib("run", path, "--out", folder / "out", FAR_TOKEN=TOKEN, **WITH_PAGE)
     assert done.code == ExitCode.PASS, done.err
     return done, runs.load(folder / "out" / "latest")
 
