@@ -95,7 +95,7 @@ def ui(browser, paced, tmp_path_factory) -> Iterator:
     other = (driver.folder / name).read_text().replace(json.dumps(PAIR), "other")
     driver.write("other.yaml", other)
     driver.write("not-one.yaml", "version: 1\nthis: is no scenario\n")
-    flags = "--processes", "1", "--", "--web-base-path", "/lt"
+    flags = "--processes", "1", "--allow-unhealthy", "--", "--web-base-path", "/lt"
     with running(driver, "loadlib", "ui", name, *flags, base="/lt", MINE=CANARY) as web:
         web.child.until(lambda: web.stats.get("workers") and len(web.stats["workers"]) == 1)
         yield SimpleNamespace(web=web, driver=driver, page=page_of(browser))
@@ -335,7 +335,11 @@ def test_no_page_has_the_key(ui):
 def test_stop_by_a_click_and_open_the_report(ui, browser):
     page = ui.page
     page.get_by_role("button", name="Stop").click()
-    page.locator("loadlib-live .chip", has_text="FAIL").wait_for()
+    wait_until(
+        ui,
+        "() => document.querySelector('loadlib-live').shadowRoot.querySelector('.chip')"
+        ".textContent.includes('FAIL')",
+    )
     assert page.locator("loadlib-live .light.fail", has_text="tpot.p50 < 1ms").count() == 1
     link = page.locator("loadlib-live .links a", has_text="Report").first
     report = page_of(browser)
