@@ -338,14 +338,14 @@ def test_stop_by_a_click_and_open_the_report(ui, browser):
     wait_until(
         ui,
         "() => document.querySelector('loadlib-live').shadowRoot.querySelector('.chip')"
-        ".textContent.includes('FAIL')",
+        ".textContent.includes('INCONCLUSIVE')",
     )
     assert page.locator("loadlib-live .light.fail", has_text="tpot.p50 < 1ms").count() == 1
     link = page.locator("loadlib-live .links a", has_text="Report").first
     report = page_of(browser)
     report.goto(link.get_attribute("href"))
     assert report.locator("h1").inner_text() == PAIR
-    assert report.locator(".chip").inner_text().endswith("FAIL")
+    assert report.locator(".chip").inner_text().endswith("INCONCLUSIVE")
     assert report.locator("figure svg[role=img]").count() >= 3
     assert report.complaints == []
     report.context.close()
@@ -358,7 +358,8 @@ def test_stop_by_a_click_and_open_the_report(ui, browser):
     assert "30/s" in (folder / "scenario.yaml").read_text()
     live = ui.web.live
     assert live["gates"] == json.loads(json.dumps(summary["gates"]))
-    assert live["verdict"]["status"] == summary["verdict"]["status"] == "fail"
+    assert live["verdict"]["status"] == summary["verdict"]["status"] == "inconclusive"
+    assert live["verdict"]["reasons"][0] == "stopped before its plan was over"
     total = sum(group["requests"]["sent"] for group in summary["groups"])
     assert (
         sum(row["ok"] + row.get("failed", 0) + row.get("cancelled", 0) for row in live["rows"])
