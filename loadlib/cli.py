@@ -305,7 +305,9 @@ def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
               help="Merge the shard files of workers into a new run folder.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path),
               help="With --from-shards: the folder for it.")  # fmt: skip
-def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None) -> int:
+@click.option("--so-far", is_flag=True,
+              help="Print the page of a run that goes on; write nothing.")  # fmt: skip
+def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None, so_far: bool) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
 
@@ -319,6 +321,9 @@ def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None) -> i
         folders = (found.folder,)
     elif len(folders) > 1 or out is not None:
         raise UsageError("one run folder, and no --out, without --from-shards")
+    if so_far:
+        _say(pages.so_far(folders[0]))
+        return ExitCode.PASS
     for path in pages.write(folders[0]):
         _say(path)
     return ExitCode.PASS

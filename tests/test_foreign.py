@@ -298,7 +298,6 @@ JSON = st.recursive(
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-@settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from(["summary.json", "manifest.json", "scenario.yaml", "timeseries.csv",
                         "hdr/ttft.hlog", "requests.jsonl.gz"]),
        st.binary(max_size=60) | JSON.map(lambda found: json.dumps(found).encode()), st.booleans(),

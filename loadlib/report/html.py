@@ -62,7 +62,7 @@ def render(run: RunLike) -> str:
         groups=view.measured(summary),
         warmups=[group for group in summary.groups if group.kind == "warmup"],
         several=view.several_phases(summary),
-        head=view.headline(summary),
+        head=view.headline(summary, so_far=getattr(run, "so_far", False)),
         facts=facts(summary),
         sections=sections,
         swatch=swatch,
