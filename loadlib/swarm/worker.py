@@ -166,7 +166,9 @@ class Worker:
             gevent.spawn(self._report),
         ]
         if self.dispatcher is not None:
-            gevent.spawn(self._run)
+            gevent.spawn(self._run).link_exception(  # or the master waits for a last word
+                lambda run: self.abort(f"a process cannot go on: {run.exception}")
+            )
         self._warm.set()
 
     def _warm_workloads(self) -> None:
