@@ -30,6 +30,7 @@ Stream = int | IO[str]
 
 always_cold = sys.platform != "linux"  # elsewhere a fork of what has imported so much is not safe
 _servers: dict[str, _Server] = {}
+_starting = threading.Lock()
 
 
 def start(
@@ -55,8 +56,9 @@ def start(
             cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
             text=True, encoding="utf-8", start_new_session=session,
         )  # fmt: skip
-    if kind not in _servers:
-        _servers[kind] = _Server(kind)
+    with _starting:
+        if kind not in _servers:
+            _servers[kind] = _Server(kind)
     order = {
         "program": program,
         "argv": [str(BIN / program), *arguments],
@@ -78,6 +80,7 @@ class _Server:
 
     def __init__(self, kind: str) -> None:
         self._control, theirs = socket.socketpair()
+        self._asking = threading.Lock()  # tests start commands in threads, and an order is two sends
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(SERVER), kind, str(theirs.fileno())],
@@ -88,9 +91,9 @@ class _Server:
     def start(self, order: dict[str, Any], streams: Sequence[int]) -> socket.socket:
         """Where it is told what the child's number is, and then how it ended."""
         mine, theirs = socket.socketpair()
-        with theirs:
-            body = json.dumps(order).encode()
-            head = b"%8d" % len(body)
+        body = json.dumps(order).encode()
+        head = b"%8d" % len(body)
+        with theirs, self._asking:
             socket.send_fds(self._control, [head], [*streams, theirs.fileno()])
             self._control.sendall(body)
         return mine
