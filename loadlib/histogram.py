@@ -9,7 +9,9 @@ rank ⌈p·n⌉, a bucket standing for its middle (at most 0.05 % away).
 
 from __future__ import annotations
 
+import base64
 import threading
+import zlib
 from collections.abc import Iterable
 from fractions import Fraction
 from functools import lru_cache
@@ -27,6 +29,8 @@ _LAYOUT = (LOWEST, HIGHEST, DIGITS)
 _HALF_BITS = 10  # HdrHistogram's sub_bucket_half_count_magnitude for 3 digits
 _HALF = 1 << _HALF_BITS
 _NEVER = HIGHEST + 1  # minimum of nothing
+MAX_INFLATED = 2**20  # bytes; every counter there is, at its largest, takes 212,000
+_SURE = MAX_INFLATED // 1032 * 4 // 3  # base64 this long cannot inflate past it
 
 Ints = npt.NDArray[np.int64]
 
@@ -237,6 +241,7 @@ def _counts_of(payload: bytes, highest: int) -> tuple[Ints, int, int]:
     """(counters from the first in use to the last, index of the first, their sum) of a payload
     whose values are at most `highest`. Raises ValueError for what is none."""
     try:
+        _refuse_bomb(payload)
         coded = HdrHistogramEncoder.decode(payload)
         head = coded.payload
         layout = (
@@ -257,6 +262,14 @@ def _counts_of(payload: bytes, highest: int) -> tuple[Ints, int, int]:
     first, last = found["min_nonzero_index"], found["max_nonzero_index"]
     counts = np.frombuffer(coded.get_counts(), np.int64, last + 1)[first:]
     return counts, first, int(found["total"])
+
+
+def _refuse_bomb(payload: bytes) -> None:
+    """The library inflates whatever it is given. Raises ValueError beyond `MAX_INFLATED`."""
+    if len(payload) > _SURE:
+        packed = base64.b64decode(payload)[8:]  # behind a cookie and a length
+        if len(zlib.decompressobj().decompress(packed, MAX_INFLATED + 1)) > MAX_INFLATED:
+            raise ValueError(f"inflates past {MAX_INFLATED:,} bytes")
 
 
 def index_of(values: Ints) -> Ints:

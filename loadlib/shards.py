@@ -98,10 +98,10 @@ class ShardWriter:
 
     def close(self) -> None:
         """Close the file; what it still refuses is lost to it."""
-        if self._file is not None and not self._file.pending:
+        if self._file is not None:
             self._file.close()
-        else:
-            self._file = None
+            if self._file.pending:
+                self._file = None
 
 
 def find(folder: Path) -> list[Path]:

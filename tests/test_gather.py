@@ -1,14 +1,17 @@
 """Shard files → a run folder: the same figures as the master's, and what is missing is named."""
 
+import re
+
 import pytest
 from record_samples import KEY, MS, events, sample
 
 from loadlib import gather as gathering
 from loadlib import run as runs
-from loadlib import scenario, shards
+from loadlib import scenario, server_record, shards
 from loadlib.errors import DataError, UsageError
 from loadlib.lastword import LastWord, Span
 from loadlib.recorder import NS, Recorder
+from loadlib.server_record import Scrape
 
 MODEL, WORKLOAD, PHASE = KEY
 SCENARIO = scenario.to_yaml(
@@ -36,8 +39,14 @@ def begin(index, count=2, **changes):
     }  # fmt: skip
 
 
-def shard(folder, index, *, count=2, requests=8, ends=True, skip=(), phases=(PHASE,), **changes):
-    """A worker's shard file with a request a second, one report each, its time shared out."""
+def shard(
+    folder, index, *, count=2, requests=8, ends=True, skip=(), phases=(PHASE,), quiet=(), word=(),
+    **changes,
+):  # fmt: skip
+    """A worker's shard file with a request a second, one report each, its time shared out.
+
+    In the phases `quiet` nothing happens; `word` is what else its last word says.
+    """
     recorder = Recorder(EPOCH)
     frames = [shards.pack(begin(index, count, **changes))]
     checksum = 0
@@ -52,13 +61,13 @@ def shard(folder, index, *, count=2, requests=8, ends=True, skip=(), phases=(PHA
         if n not in skip:
             frames.append(frame)
     if ends:
-        share = 8 * NS // len(phases)
+        share, titles = 8 * NS // (len(phases) + len(quiet)), (*phases, *quiet)
         spans = tuple(
             Span(phase=title, models=(MODEL,), start_ns=start, end_ns=start + share)
-            for title, start in zip(phases, range(EPOCH, EPOCH + 8 * NS, share), strict=True)
+            for title, start in zip(titles, range(EPOCH, EPOCH + 8 * NS, share), strict=True)
         )
-        word = LastWord(seq=recorder.seq, requests=requests, checksum=checksum, spans=spans)
-        frames.append(shards.pack({"kind": "end", "word": word}))
+        said = {"seq": recorder.seq, "requests": requests, "checksum": checksum, "spans": spans}
+        frames.append(shards.pack({"kind": "end", "word": LastWord(**said | dict(word))}))
     path = shards.path_of(folder, f"host_{index}")
     writer = shards.ShardWriter(path)
     for frame in frames:
@@ -91,6 +100,26 @@ def test_two_shards_are_one_run(tmp_path):
     assert sorted(row.index for row in rows) == list(range(16))
     assert [row.end_ns for row in rows] == sorted(row.end_ns for row in rows), "in order of time"
     assert run.summary.gates[0].status == "pass"
+
+
+def test_what_the_master_read_of_the_servers_is_taken_along(tmp_path):
+    folder = tmp_path / "reports" / "20260101T000000Z-lost-abc123"
+    watched = SCENARIO.replace("server_metrics: []", "server_metrics: [{every: 1s}]")
+    shard(folder, 0, count=1, scenario=watched)
+    assert runs.load(gathering.gather([folder]).folder).summary.servers == (), "it left nothing"
+    lines = [server_record.header()]
+    for second in range(-1, 10):
+        stamp = EPOCH + second * NS
+        told = {"running": 1.0, "output_tokens": 10.0 * max(0, second)}
+        one = Scrape(server="127.0.0.1:1", before_ns=stamp, after_ns=stamp, values=told)
+        lines.append(server_record.line(one))
+    (folder / "server.csv").write_bytes(b"".join(lines))
+    run = runs.load(gathering.gather([folder]).folder)
+    (server,) = run.summary.servers
+    assert (server.name, server.scrapes, len(run.server())) == ("127.0.0.1:1", 11, 11)
+    assert (server.output_tokens, server.ours_output_tokens) == (90, 80)
+    assert server.phases[0].running.max == 1
+    assert run.manifest["servers"][0]["url"] == "http://127.0.0.1:1/metrics"
 
 
 def test_what_is_given_twice_counts_once(tmp_path):
@@ -126,6 +155,40 @@ def test_what_is_missing_is_named_counted_and_no_pass(tmp_path, given, requests,
     assert any("sequence gaps" in reason for reason in summary.verdict.reasons)
 
 
+LEFT = "worker host_1 left before the end; its share is missing"
+STOPPED = "stopped before its plan was over"
+CUT = {"cut": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict", "state", "missing", "reason", "why"),
+    [
+        (({}, CUT | {"left": True}), "inconclusive", "complete", (LEFT,), "gaps", "one's SIGTERM"),
+        ((CUT | {"signal": 143},) * 2, "interrupted", "interrupted", (), "SIGTERM", "the master's"),
+        ((CUT, CUT | {"aborted": "no money"}), "aborted", "interrupted", (), "no money", "its own"),
+        ((CUT, {}), "inconclusive", "interrupted", (), STOPPED, "by Locust, or in its web UI"),
+        ((CUT | {"left": True},) * 2, "inconclusive", "interrupted", (), STOPPED, "no master left"),
+    ],
+)
+def test_a_run_that_was_stopped_is_judged_so(tmp_path, words, verdict, state, missing, reason, why):
+    folder = tmp_path / "reports" / "r"
+    for index, word in enumerate(words):
+        shard(folder, index, word=word)
+    found = gathering.gather([folder])
+    summary = runs.load(found.folder).summary
+    assert (summary.verdict.status, summary.state, found.missing) == (verdict, state, missing), why
+    assert reason in summary.verdict.reasons[0], why
+    assert summary.gates[0].status == "pass", "which must not make a pass of it"
+
+
+def test_a_torn_copy_beside_the_whole_file_takes_nothing_away(tmp_path):
+    path = shard(tmp_path / "reports" / "r", 0, count=1)
+    torn = tmp_path / "a.shard"
+    torn.write_bytes(path.read_bytes()[:-400])
+    for given in ([torn, path], [path, torn]):
+        assert gathering.gather(given, tmp_path / "out").missing == ()
+
+
 def test_a_torn_file_gives_what_is_whole(tmp_path):
     folder = tmp_path / "reports" / "r"
     path = shard(folder, 0, count=1)
@@ -141,6 +204,12 @@ def test_files_of_two_runs_are_refused(tmp_path):
     second = shard(tmp_path / "b", 1, run="another")
     with pytest.raises(DataError, match=r"host_1\.shard.*of run another"):
         gathering.gather([first, second], tmp_path)
+
+
+def test_what_a_worker_left_is_no_run_folder_yet_and_that_is_said(tmp_path):
+    shard(tmp_path, 0)
+    with pytest.raises(UsageError, match=r"it has no manifest\.json; --from-shards makes one"):
+        runs.load(tmp_path)
 
 
 def test_nothing_is_a_usage_error_that_says_what_to_do(tmp_path):
@@ -167,6 +236,39 @@ def test_a_phase_that_an_edit_opened_is_a_row_of_its_own(tmp_path):
     assert {group.phase: group.requests.ok for group in groups} == {PHASE: 4, f"{PHASE}-2": 4}
     assert [group.duration_s for group in groups] == [4, 4]
     assert runs.load(found.folder).summary.gates == ()
+
+
+def test_an_edit_just_before_the_end_opened_a_phase_without_requests(tmp_path):
+    folder = tmp_path / "reports" / "r"
+    shard(folder, 0, count=1, free=True, quiet=(f"{PHASE}-2",))
+    run = runs.load(gathering.gather([folder]).folder)
+    counts = {group.phase: group.requests.scheduled for group in run.summary.groups}
+    assert counts == {PHASE: 8, f"{PHASE}-2": 0}
+    lasted = {phase["name"]: phase["duration"] for phase in run.scenario["load"]}
+    assert lasted == {PHASE: "4s", f"{PHASE}-2": "4s"}, "as Locust had it, not as was implied"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"shard": [0, 10**9]}, "not of this loadlib: shard 0 of 1000000000"),
+        ({"shard": [2, 2]}, "not of this loadlib: shard 2 of 2"),
+        ({"word": {"seq": 10**9}}, "worker host_0: report 1,000,000,000 after report 8"),
+    ],
+)
+def test_absurd_numbers_do_not_take_the_memory(tmp_path, given, why):
+    path = shard(tmp_path, 0, count=1, **given)
+    with pytest.raises(DataError, match=re.escape(why)):
+        gathering.gather([path], tmp_path / "out")
+
+
+@pytest.mark.parametrize("report", [{"interval": {"seq": 1}}, {"interval": {"end_ns": "x"}}, {}])
+def test_a_report_of_another_shape_is_an_error_that_names_the_file(tmp_path, report):
+    writer = shards.ShardWriter(tmp_path / "x.shard")
+    writer.append(shards.pack(begin(0, 1)))
+    writer.append(shards.pack({"kind": "interval", **report}))
+    with pytest.raises(DataError, match=r"x\.shard: not of this loadlib"):
+        gathering.gather([tmp_path / "x.shard"], tmp_path)
 
 
 def test_an_untold_lag_is_no_part_of_it(tmp_path):

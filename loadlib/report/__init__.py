@@ -45,6 +45,16 @@ def write(run: runs.Run | Path | str, *, page: bool = True) -> list[Path]:
     return [loaded.path / name for name in pages]
 
 
+def so_far(folder: Path | str) -> str:
+    """The page of a run that goes on, as its folder is now; nothing is written.
+
+    Raises what `run.load` raises.
+    """
+    from loadlib.report import html
+
+    return html.render(runs.load(folder, so_far=True))
+
+
 def show(summary: Summary, folder: Path | None = None) -> None:
     """Print the end of a run to stdout: verdict, gates, models, health, where the report is."""
     from loadlib.report import terminal

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from loadlib.charts import Figure, Key, RunLike, figures
 from loadlib.report import format as f
-from loadlib.report import health, limits, quality, svg, view, words
+from loadlib.report import health, limits, quality, server, svg, view, words
 from loadlib.summary import Group, Summary
 
 SECTIONS = {
@@ -25,6 +25,7 @@ SECTIONS = {
     "system-throughput": "throughput",
     "load-ladder": "ladder",
     "quality-by-load": "quality",
+    "server-load": "server",
 }
 """Which section of the page a chart stands in."""
 
@@ -32,12 +33,14 @@ ARTEFACTS = (
     ("summary.json", "every figure on this page"),
     ("requests.jsonl.gz", "one line per attempt"),
     ("timeseries.csv", "counters of every second"),
+    ("server.csv", "what servers said of themselves, a line per scrape"),
     ("scenario.yaml", "the effective scenario"),
     ("manifest.json", "how the run was made, with hashes of all files"),
     ("summary.md", "verdict, gates and models as markdown"),
     ("junit.xml", "gates as test cases"),
 )
 PAGES = ("summary.md", "junit.xml")  # made after this page, so it cannot know their hashes
+SOMETIMES = ("server.csv",)  # not every run has it
 
 
 def render(run: RunLike) -> str:
@@ -53,12 +56,13 @@ def render(run: RunLike) -> str:
         health=health,
         limits=limits,
         quality=quality,
+        server=server,
         icons=words.STATUS_ICONS,
         summary=summary,
         groups=view.measured(summary),
         warmups=[group for group in summary.groups if group.kind == "warmup"],
         several=view.several_phases(summary),
-        head=view.headline(summary),
+        head=view.headline(summary, so_far=getattr(run, "so_far", False)),
         facts=facts(summary),
         sections=sections,
         swatch=swatch,
@@ -186,7 +190,9 @@ def file_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     known = hashes if isinstance(hashes, Mapping) else {}
     rows = []
     for name, what in ARTEFACTS:
+        if name in SOMETIMES and name not in known:
+            continue
         found = "" if name in PAGES else known.get(name, "")
         digest = found.get("sha256", "") if isinstance(found, Mapping) else found
-        rows.append((name, what, str(digest)[:16]))
+        rows.append((name, what, f.line(digest)[:16]))
     return rows

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadlib.report import format as f
-from loadlib.report import health, limits, quality, view
+from loadlib.report import health, limits, quality, server, view
 from loadlib.report.markdown import ARROWS, INDICATIVE
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Summary
@@ -142,11 +142,13 @@ def _groups(summary: Summary, out: Console) -> None:
 
 def _misses(summary: Summary, out: Console) -> None:
     """What the table has no column for: dropped arrivals, what failed requests were told,
-    answers that did not pass their check, and prompts of another length than was asked for."""
+    answers that did not pass their check, what servers said of themselves, and prompts of
+    another length than was asked for."""
     told = view.error_examples(summary, limit=MESSAGES)
     lines = [f"{number}× {text} ({place})" for number, place, text in told]
     lines[:0] = _dropped(summary)
     lines += [*quality.misses(summary, limit=MESSAGES), *limits.lines(summary)[:MESSAGES]]
+    lines += server.lines(summary)[:MESSAGES]
     for line in lines:
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     for line in view.delivered(summary):

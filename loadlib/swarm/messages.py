@@ -2,7 +2,8 @@
 
     loadlib_clock     worker → master   what time is it there? …
     loadlib_time      master → worker   … this (`clock`)
-    loadlib_here      worker → master   it understands the messages below
+    loadlib_here      worker → master   it understands the messages below, and its version
+    loadlib_refused   master → worker   it is of another version, and leaves
     loadlib_start     master → worker   scenario, shard, picked classes: take part in a run
     loadlib_begun     worker → master   it does, with its clock and shard file
     loadlib_go        master → workers  all users are there: begin
@@ -23,8 +24,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -35,10 +36,11 @@ import psutil  # type: ignore[import-untyped]
 from locust.exception import RPCError
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadlib import shards
-from loadlib.errors import LoadlibError
+from loadlib import __version__, shards
+from loadlib.errors import LoadlibError, UsageError
 from loadlib.lastword import LastWord
 from loadlib.masterclock import APART_NS, MasterClock
+from loadlib.redact import redact
 from loadlib.scenario import to_yaml
 from loadlib.schedule import Shard
 from loadlib.session import open_session
@@ -64,13 +66,15 @@ class Messages:
         self._plugin, self._runner = plugin, plugin.runner
         self._run = 0  # the number of the run; messages of an earlier one are late
         self._here: set[str] = set()  # workers that understand us …
+        self._refused: dict[str, str] = {}  # those of another version, and what is said of it
         self._shards: dict[str, Shard] = {}  # … and those with a part in this run
         self._outbox: Outbox | None = None
         self._pids: dict[str, int] = {}  # of the workers that this process has forked
         self.picked: frozenset[str] | None = None  # classes, by the master, for a worker
         self._clock = MasterClock()
+        self._reader: Any = None  # the greenlet in which a master's messages come
         # Before the first run: the master's options reach a worker with its first users.
-        self._out = Path(plugin.options.out)
+        self._out = Path(plugin.options.loadlib_out)
         take = self._runner.register_message
         if isinstance(self._runner, MasterRunner):
             take("loadlib_clock", self._on_clock)
@@ -81,6 +85,7 @@ class Messages:
             take("loadlib_ready", self._on_ready)
             take("loadlib_abort", self._on_abort)
         if not isinstance(self._runner, MasterRunner):
+            take("loadlib_refused", self._on_refused)
             take("loadlib_start", self._on_start)
             take("loadlib_go", self._on_go)
             take("loadlib_stage", self._on_stage)
@@ -94,9 +99,14 @@ class Messages:
     # -- to the others -------------------------------------------------------------------------
 
     def say_here(self) -> None:
-        """Locust's master knew of this worker before it could understand our messages."""
-        gevent.spawn(self._ask_time)
-        self._runner.send_message("loadlib_here", {"pid": os.getpid()})
+        """Locust's master knew of this worker before it could understand our messages.
+
+        It is asked the time first: the answer is here before a run begins.
+        """
+        self._ask_time()
+        gevent.spawn(self._keep_asking)
+        here = {"pid": os.getpid(), "version": __version__}
+        self._runner.send_message("loadlib_here", here)
 
     def begin_run(self, coordinator: Coordinator) -> None:
         """Divide a new run among the workers that are there; locally all of it is ours."""
@@ -111,6 +121,8 @@ class Messages:
             coordinator.expect(name)
         for name in self._here & set(names):
             self._send_start(name)
+        for name in self._refused.keys() & set(names):  # its leave was not heard yet
+            self._do_without(coordinator, name)
 
     def go(self) -> None:
         """The clock may start."""
@@ -122,7 +134,10 @@ class Messages:
     def tell(self, kind: str, data: dict[str, Any], to: str | None = None) -> None:
         """A message to one worker, or to all of them."""
         if isinstance(self._runner, MasterRunner):
-            self._runner.send_message(kind, data, to)
+            try:
+                self._runner.send_message(kind, data, to)
+            except RPCError as error:
+                log.warning("%s could not be sent: %s", kind, error)
         else:
             gevent.spawn(self._runner.send_message, kind, data)
 
@@ -146,6 +161,7 @@ class Messages:
         return self._plugin.coordinator if msg.data["run"] == self._run else None
 
     def _on_clock(self, msg: Any, **_kwargs: Any) -> None:
+        self._reader = gevent.getcurrent()
         answer = {"asked_ns": msg.data["asked_ns"], "master_ns": clock.wall_ns()}
         self._runner.send_message("loadlib_time", answer, str(msg.node_id))
 
@@ -185,6 +201,21 @@ class Messages:
         heard = {one.id for one in self._runner.clients.all if one.state != "missing"}
         return set(self._shards) - heard
 
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Someone must read workers' messages while a run is being ended: Locust does that from
+        the greenlet that reads them, where one worker quits and the others are only silent."""
+        reader = gevent.getcurrent()
+        if reader is not self._reader:
+            yield
+            return
+        self._reader = other = self._runner.greenlet.spawn(self._runner.client_listener)
+        try:
+            yield
+        finally:
+            self._reader = reader
+            other.kill()
+
     def dead(self) -> set[str]:
         """The workers that this process forked and that are no more."""
         return {name for name, pid in self._pids.items() if not _runs(pid)}
@@ -193,6 +224,9 @@ class Messages:
         """Without a scenario a worker may join a run; divided schedules stay as they are."""
         name, plugin = str(msg.node_id), self._plugin
         coordinator = plugin.coordinator
+        if (theirs := (msg.data or {}).get("version")) != __version__:
+            self._refuse(name, redact(str(theirs or "without a number"), limit=40))
+            return
         self._here.add(name)
         if self._plugin.options.processes and _is_child(msg.data["pid"]):
             self._pids[name] = msg.data["pid"]
@@ -211,7 +245,28 @@ class Messages:
             coordinator.run.session.notices.append(late)
             log.warning("%s", late)
 
+    def _refuse(self, name: str, version: str) -> None:
+        """Messages, and what a figure means, may differ between versions."""
+        reason = f"worker {name} runs loadlib {version}, its master {__version__}"
+        self._runner.send_message("loadlib_refused", {"reason": reason}, name)
+        log.error("%s: it is refused", reason)
+        self._refused[name] = reason
+        coordinator = self._plugin.coordinator
+        if coordinator is not None and name in self._shards:
+            self._do_without(coordinator, name)
+        elif name in self._runner.clients:  # or Locust would count on it until it was missed
+            del self._runner.clients[name]
+
+    def _do_without(self, coordinator: Coordinator, name: str) -> None:
+        """A share of the load that nobody sends: better no run than half of one."""
+        coordinator.on_abort(self._refused[name])
+        coordinator.on_gone(name)
+
     # -- for a worker --------------------------------------------------------------------------
+
+    def _on_refused(self, msg: Any, **_kwargs: Any) -> None:
+        reason = redact(str(msg.data["reason"]))
+        self._plugin.give_up(UsageError(f"{reason}: install the same version on both"))
 
     def _on_start(self, msg: Any, **_kwargs: Any) -> None:
         data, plugin = msg.data, self._plugin
@@ -223,7 +278,9 @@ class Messages:
                 plugin.session.redirect(data["base_url"])
             about = {**data["about"], "base_url": data["base_url"]}
             self._take_part(Shard(*data["shard"]), data["run"], about)
-        except LoadlibError as error:
+        except Exception as error:
+            if not isinstance(error, LoadlibError):
+                log.exception("cannot take part")
             self._give_up(data["run"], str(error))
             return
         if plugin.session.free:
@@ -231,7 +288,7 @@ class Messages:
 
     def _give_up(self, run: int, why: str) -> None:
         send = self._sender(run)
-        send("loadlib_abort", {"reason": why})
+        send("loadlib_abort", {"reason": f"worker {self._runner.client_id}: {why}"})
         self._outbox = Outbox(send, None, self.master_silent)
         gevent.spawn(self._outbox.last_word, LastWord(seq=0, left=True))
 
@@ -246,6 +303,8 @@ class Messages:
 
     def _take_part(self, shard: Shard, run: int, about: dict[str, Any] | None = None) -> None:
         """`about` the run, of a worker: what its shard file begins with."""
+        if self._outbox is not None:
+            self._outbox.forget()
         file, name = None, str(getattr(self._runner, "client_id", "local"))
         own_ns = clock.own_offset_ns()
         found = self._clock.difference(own_ns)
@@ -272,10 +331,13 @@ class Messages:
         return heard_s is not None and time.time() - heard_s > SILENT_S
 
     def _ask_time(self) -> None:
+        with suppress(RPCError):
+            self._runner.send_message("loadlib_clock", {"asked_ns": time.monotonic_ns()})
+
+    def _keep_asking(self) -> None:
         for wait_s in chain(repeat(CLOCK_FIRST_S, 5), repeat(CLOCK_EVERY_S)):
-            with suppress(RPCError):
-                self._runner.send_message("loadlib_clock", {"asked_ns": time.monotonic_ns()})
             gevent.sleep(wait_s)
+            self._ask_time()
 
     def _on_time(self, msg: Any, **_kwargs: Any) -> None:
         data = msg.data
@@ -303,7 +365,10 @@ class Messages:
 
     def _on_stop(self, msg: Any, **_kwargs: Any) -> None:
         if self._plugin.worker is not None:
-            self._plugin.worker.stop(float(msg.data["grace_s"]))
+            data = msg.data
+            self._plugin.worker.stop(
+                float(data["grace_s"]), signal=data["signal"], aborted=data["aborted"]
+            )
 
 
 def _is_child(pid: int) -> bool:
