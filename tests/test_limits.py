@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
-from warm import BIN
+from warm import BIN, printed
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
 
@@ -49,11 +48,7 @@ def test_beyond_the_hard_limit_the_number_and_the_remedy_are_named():
 
 
 def ask(*numbers: int) -> list:
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, *map(str, numbers)], capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return json.loads(printed(ASK, *numbers))
 
 
 def test_a_run_raises_its_own_limit_and_refuses_what_no_process_can_open(driver):

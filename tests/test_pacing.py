@@ -4,13 +4,13 @@ cases run in one, each in a namespace of its own, and say what they found as JSO
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import textwrap
 from functools import cache
 from typing import Any
 
 import pytest
+from warm import printed
 
 pytestmark = pytest.mark.alone
 
@@ -286,9 +286,7 @@ def outcomes() -> dict[str, Any]:
         print(json.dumps(outcomes))
         """
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(printed(code).splitlines()[-1])
 
 
 # -- waking ----------------------------------------------------------------------------------------
