@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -16,17 +16,33 @@ from loadlib.catalog import resolve
 from loadlib.conclude import Ending, conclude
 from loadlib.errors import DataError, UsageError
 from loadlib.folder import SHARDS, write_atomically
+from loadlib.foreign import check_extent
 from loadlib.lastword import LastWord, Timetable, as_it_was, cut_short
-from loadlib.recorder import Interval, Totals
+from loadlib.recorder import NS, SECOND_FIELDS, Interval, Totals
 from loadlib.redact import one_line
 from loadlib.run import SCENARIO, SERVER, RunWriter, read_scrapes
+from loadlib.sample import Count, Ns
 from loadlib.server_targets import targets
 from loadlib.session import Limits, Session
 
-T = TypeVar("T")
-
+_Row = (Count,) * len(SECOND_FIELDS)
 MOST_WORKERS = 100_000
 PHANTOM = "shard {} of {}"  # what stands for a worker whose file is not there
+
+
+class _Interval(msgspec.Struct, frozen=True):
+    """`recorder.Interval`, as far as a file from elsewhere must be of its form."""
+
+    seq: Count
+    start_ns: Ns
+    end_ns: Ns
+    hist: list[tuple[str, str, str, str, bytes]]
+    counts: list[tuple[str, str, str, Count, dict[str, Count]]]
+    attempts: list[tuple[str, str, str, Count, Count]]
+    seconds: list[tuple[Count, str, str, str, *_Row]]  # type: ignore[valid-type]
+    rows: bytes
+    notes: list[tuple[str, bytes]]
+    marks: dict[str, Count]
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +51,7 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     worker: str
     shard: tuple[int, int]  # index, count
-    started_ns: int
+    started_ns: Ns
     scenario: str
     free: bool
     rates: dict[str, dict[str, float]]
@@ -65,15 +81,29 @@ class _Shard:
     about: Begin
     reports: Iterator[dict[str, Any]]
     word: LastWord | None = None
+    _groups: set[tuple[str, ...]] = field(default_factory=set)
 
     def intervals(self) -> Iterator[tuple[int, _Shard, Interval]]:
         """(end, shard, interval), in the order of time."""
         for report in self.reports:
             if report.get("kind") == "interval":
-                interval = report.get("interval", {})
-                yield interval.get("end_ns", 0), self, interval
+                interval: Interval = report.get("interval") or {}
+                known = _converted(interval, _Interval, self.path)
+                self._check(known)
+                yield known.end_ns, self, interval
             elif report.get("kind") == "end":
                 self.word = _converted(report.get("word"), LastWord, self.path)
+                ends = [at for span in self.word.spans for at in (span.start_ns, span.end_ns)]
+                ends += [self.about.started_ns]
+                check_extent(1, min(ends) // NS, max(ends) // NS, str(self.path))
+
+    def _check(self, interval: _Interval) -> None:
+        """Raises DataError where these are not the seconds and groups of one run."""
+        instants = (self.about.started_ns, interval.start_ns, interval.end_ns)
+        seconds = [row[0] for row in interval.seconds] or [interval.end_ns // NS]
+        self._groups.update(row[:3] for row in interval.counts)
+        first, last = min(*instants) // NS, max(*instants) // NS
+        check_extent(len(self._groups), min(first, *seconds), max(last, *seconds), str(self.path))
 
 
 def gather(paths: Sequence[Path], out: Path | None = None) -> Gathered:
@@ -266,7 +296,7 @@ def _open(path: Path) -> _Shard:
     return _Shard(path, about, reports)
 
 
-def _converted(value: Any, kind: type[T], path: Path) -> T:
+def _converted(value: Any, kind: Any, path: Path) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -312,7 +312,7 @@ class Web:
         self, method: str, path: str, body: str | None = None, **headers: str
     ) -> Answered | None:
         """None where nobody listens (yet, or any more)."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=120)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         kind = {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
         kind |= {name.replace("_", "-"): value for name, value in headers.items()}
         try:

@@ -1,6 +1,8 @@
 """Shard files → a run folder: the same figures as the master's, and what is missing is named."""
 
 import re
+import struct
+import zlib
 
 import pytest
 from record_samples import KEY, MS, events, sample
@@ -283,3 +285,59 @@ def test_an_untold_lag_is_no_part_of_it(tmp_path):
     found = gathering.gather([folder])
     requests = group(found.folder).requests
     assert (requests.scheduled, requests.lost) == (1, 1)
+
+
+# -- shards from elsewhere -------------------------------------------------------------------------
+
+
+def last(folder, **changed):
+    """A shard whose last interval is another."""
+    recorder = Recorder(EPOCH)
+    recorder.scheduled(KEY)
+    recorder.add(sample(), events(sample()))
+    interval = recorder.drain(NS) | changed
+    path = shards.path_of(folder, "host_0")
+    path.parent.mkdir(parents=True)
+    frames = [begin(0, 1), {"kind": "interval", "phase": PHASE, "interval": interval}]
+    path.write_bytes(shards.MAGIC + b"".join(map(shards.pack, frames)))
+    return path
+
+
+NAMES = [MODEL, WORKLOAD, PHASE]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seq": 10**13}, "not of this loadlib"),
+        ({"seq": "1"}, "not of this loadlib"),
+        ({"end_ns": 10**18}, "that is no run"),
+        ({"seconds": [[10**11, *NAMES, *[1] * 8]]}, "that is no run"),
+        ({"seconds": [[1, *NAMES]]}, "not of this loadlib"),
+        ({"counts": [[*NAMES, -1, {}]]}, "not of this loadlib"),
+        ({"hist": [[*NAMES, "ttft", b"junk"]]}, "not an HDR V2 payload"),
+        ({"hist": [[*NAMES, "../../x", b""]]}, "not an HDR V2 payload"),
+        ({"notes": 3}, "not of this loadlib"),
+        ({"rows": b"junk"}, None),
+    ],
+)
+def test_what_no_worker_has_reported_is_refused(tmp_path, changed, words):
+    path = last(tmp_path / "run", **changed)
+    if words is None:
+        assert gathering.gather([path], tmp_path / "out").requests == 1
+        return
+    with pytest.raises(DataError, match=words):
+        gathering.gather([path], tmp_path / "out")
+
+
+def test_a_shard_that_is_a_link_out_or_nested_without_end(tmp_path):
+    path = last(tmp_path / "run")
+    outside = tmp_path / "elsewhere.shard"
+    path.rename(outside)
+    path.symlink_to(outside)
+    with pytest.raises(DataError, match="leads out of"):
+        list(shards.read(path))
+    deep = b"\x91" * 100_000 + b"\xc0"  # lists of one list each
+    frame = struct.pack(">II", len(deep), zlib.crc32(deep)) + deep
+    with pytest.raises(ValueError, match="not a report"):
+        shards.unpack(frame)

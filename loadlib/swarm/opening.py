@@ -127,7 +127,7 @@ class Opening:
                 session.notices.append(remark)
         session.notices += client.notices()
         client.close()
-        unread = scrape.look(session.servers)
+        unread = scrape.unread(session.servers)
         plan = self._plan(session)
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")

@@ -130,7 +130,7 @@ class Plugin:
     def _hide_keys(self, session: Session) -> None:
         """They are known now: logs and what Locust sends its workers do without them."""
         options, secrets = self.options, self._secrets(session)
-        mask_logs(session.models.values())
+        mask_logs(secrets)
         options.loadlib_argv = "\0".join(
             redact_argv((options.loadlib_argv or "").split("\0"), secrets)
         )
@@ -255,7 +255,7 @@ class Plugin:
         """
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
-        mask_logs(self.session.models.values())
+        mask_logs(self._secrets(self.session))
         plan = self._plan(self.session)
         self.worker = Worker(
             self.session, plan, shard, self.environment, send, outbox,

@@ -253,12 +253,11 @@ class Tab:
         return found
 
     def _links(self) -> dict[str, Any]:
-        runs = [
-            {"run": name, "href": f"report?run={quote(name)}"}
-            for name, folder in self._plugin.runs.items()
-            if (folder / "report.html").is_file()
-        ]
-        return {"report": "report" if self._plugin.runs else None, "runs": runs[-20:]}
+        """The latest report, and that of each run that is over."""
+        plugin = self._plugin
+        over = list(plugin.runs) if plugin.may_start else list(plugin.runs)[:-1]
+        runs = [{"run": name, "href": f"report?run={quote(name)}"} for name in over[-20:]]
+        return {"report": "report" if plugin.runs else None, "runs": runs}
 
     # -- the report ----------------------------------------------------------------------------
 
