@@ -47,12 +47,16 @@ def start(
 
 
 def loadlib(
-    *arguments: object, cwd: Path | None = None, cold: bool = False, **variables: str
+    *arguments: object,
+    cwd: Path | None = None,
+    cold: bool = False,
+    limit_s: float = 90.0,
+    **variables: str,
 ) -> Done:
     """Run it to its end; further keywords are environment variables."""
     process = start(*arguments, cwd=cwd, cold=cold, **variables)
     try:
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()
