@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import warm
 
-COMMAND = Path(sys.executable).with_name("loadlib")
 NO_CACHE = str(Path(tempfile.gettempdir()) / "loadlib-has-no-cache-in-tests")
 WITH_PAGE = {"LOADLIB_NO_REPORT": "no"}  # `environment` leaves it out: it is half of a short run
 _SILENT = ("= locust ", "! ")  # the equal Locust line, and remarks: neither is an error

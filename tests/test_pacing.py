@@ -67,6 +67,7 @@ one.wait_until(0)
 
 CLOSING = """
 alarm().close()  # the event loop opens files of its own on first use
+gevent.sleep(0.01)  # gevent closes a file when its loop turns
 before = len(os.listdir("/proc/self/fd"))
 for _ in range(50):
     one = alarm()
@@ -74,6 +75,7 @@ for _ in range(50):
     one.close()
     one.close()
     one.ring()
+gevent.sleep(0.01)
 found = [len(os.listdir("/proc/self/fd")) - before, type(one).__name__]
 """
 
