@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 WORKERS ?= 2
 BIN    := $(VENV)/bin
+# Processes by the hundred start here: each would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test demo-real lint audit clean
 .DEFAULT_GOAL := test
@@ -30,7 +32,7 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-real
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m 'not alone'
-	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m alone $$(grep -l 'mark\.alone' tests/test_*.py)
 
 demo-real: $(VENV)/.installed-real
 	DATA='$(DATA)' $(BIN)/python tests/demo_real.py

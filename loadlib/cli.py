@@ -19,10 +19,10 @@ from click.core import ParameterSource
 from loadlib import __version__, launch
 from loadlib.errors import ExitCode, LoadlibError, UsageError, nearest
 from loadlib.redact import printable_json, redact
-from loadlib.session import Choice, estimate_usd, open_session, override_pairs
 
 if TYPE_CHECKING:
     from loadlib.run import Run
+    from loadlib.session import Session
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -225,13 +225,14 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     """Check a scenario; show what it means, plans and can cost. Sends nothing."""
     from loadlib import calibration, gates
     from loadlib import scenario as scenarios
+    from loadlib.session import estimate_usd
 
     if schema:
         _print(scenarios.json_schema(), [], as_json=True)
         return ExitCode.PASS
     if scenario is None and not given["models"]:
         raise UsageError("nothing to validate: give a scenario file")
-    session = open_session(_choice(scenario, given))
+    session = _open(scenario, given)
     if session.scenario.simulator is not None:
         from loadlib.simulator import check
 
@@ -277,7 +278,7 @@ def probe(*, scenario: str | None, listing: bool, as_json: bool, **given: Any) -
     from loadlib.probe import probe as probing
 
     found = []
-    for one in probing(open_session(_choice(scenario, given))):
+    for one in probing(_open(scenario, given)):
         found.append(one)
         if not as_json:
             _print(None, [*findings.lines(one), ""], as_json=False)
@@ -293,9 +294,11 @@ def _print(data: object, lines: Sequence[str], *, as_json: bool) -> None:
         _say(line)
 
 
-def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
+def _open(scenario: str | None, given: dict[str, Any]) -> Session:
+    from loadlib.session import Choice, open_session, override_pairs  # half a second, with pydantic
+
     pairs = override_pairs(given.pop("overrides"))
-    return Choice(file=scenario, overrides=pairs, **given)
+    return open_session(Choice(file=scenario, overrides=pairs, **given))
 
 
 @cli.command()

@@ -189,7 +189,8 @@ def _read(encoding: str) -> bytes:
 
 
 def _ranks(raw: bytes) -> dict[bytes, int]:
-    """Lines of `<base64 of the token> <rank>`, in rank order without gaps in both files."""
+    """Lines of `<base64 of the token> <rank>`, in rank order without gaps in both files, whose
+    hash is known: the rank is the line's number, and not read."""
     unpack = binascii.a2b_base64  # what `base64` checks beside it takes twice as long
-    fields = raw.split()
-    return {unpack(token): int(rank) for token, rank in zip(fields[::2], fields[1::2], strict=True)}
+    tokens = raw.split()[::2]
+    return dict(zip(map(unpack, tokens), range(len(tokens)), strict=True))

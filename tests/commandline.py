@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import warm
 
-COMMAND = Path(sys.executable).with_name("loadlib")
 NO_CACHE = str(Path(tempfile.gettempdir()) / "loadlib-has-no-cache-in-tests")
 WITH_PAGE = {"LOADLIB_NO_REPORT": "no"}  # `environment` leaves it out: it is half of a short run
 _SILENT = ("= locust ", "! ")  # the equal Locust line, and remarks: neither is an error
@@ -47,12 +45,16 @@ def start(
 
 
 def loadlib(
-    *arguments: object, cwd: Path | None = None, cold: bool = False, **variables: str
+    *arguments: object,
+    cwd: Path | None = None,
+    cold: bool = False,
+    limit_s: float = 90.0,
+    **variables: str,
 ) -> Done:
     """Run it to its end; further keywords are environment variables."""
     process = start(*arguments, cwd=cwd, cold=cold, **variables)
     try:
-        out, err = process.communicate(timeout=90)
+        out, err = process.communicate(timeout=limit_s)
     except subprocess.TimeoutExpired:
         process.kill()
         out, err = process.communicate()

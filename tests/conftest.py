@@ -46,6 +46,7 @@ class Simulator:
     """One running simulator; `base_url` ends in `/v1`."""
 
     def __init__(self, *flags: str) -> None:
+        self.flags = flags
         self.process = warm.start("simulator", "--port", "0", *flags, env=os.environ)
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT_S)

@@ -20,8 +20,6 @@ from loadlib.calibrate.ladder import Ladder
 from loadlib.errors import PreflightError
 from loadlib.summary import Requests, Throughput
 
-pytestmark = pytest.mark.alone
-
 # -- pieces ----------------------------------------------------------------------------------------
 
 DELIVERED = {
@@ -138,11 +136,13 @@ def test_wrong_options():
     refused(batch(["calibrate", "--processes", "0"])[0], 2, "--processes")
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 def test_end_to_end(tmp_path):
     """Two small steps; what was found is kept, and a larger plan is told about it."""
     cache = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = loadlib("calibrate", "--streams", "5,10", "--quick", "--json", cwd=tmp_path, **cache)
+    flags = "--streams", "5,10", "--quick", "--json"
+    done = loadlib("calibrate", *flags, cwd=tmp_path, limit_s=240.0, **cache)
     found = json.loads(done.out)
     assert done.code == (0 if found["believed_streams"] else 7), done.err
     first = found["steps"][0]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 import urllib.request
 from pathlib import Path
 
 import jsonschema
 import pytest
-from commandline import COMMAND, WITH_PAGE, batch, environment, loadlib, scenario, start
+import warm
+from commandline import WITH_PAGE, batch, environment, loadlib, scenario, start
 from ruamel.yaml import YAML
 
 import loadlib as package
@@ -99,8 +99,10 @@ def test_report_makes_the_pages_again(folder):
     assert [page.read_bytes() for page in pages][1:] == before[1:]
 
 
-def test_a_failed_gate_is_5_and_the_baseline_is_shown_beside(tmp_path, folder):
-    path = scenario(tmp_path, slo=["all: ttft.p50 < 1ms", "all: error_rate < 5%"])
+def test_a_failed_gate_is_5_and_the_baseline_is_shown_beside(tmp_path, folder, constant):
+    steady = [{"name": "steady", "base_url": constant.base_url}]  # whose first token takes 60 ms
+    path = scenario(tmp_path, models=steady, target=None,
+                    slo=["all: ttft.p50 < 1ms", "all: error_rate < 5%"])  # fmt: skip
     done = loadlib("run", path, "--json", "--out", tmp_path / "r", "--baseline", folder)
     assert done.code == 5
     summary = json.loads(done.out)
@@ -110,16 +112,16 @@ def test_a_failed_gate_is_5_and_the_baseline_is_shown_beside(tmp_path, folder):
     assert "<failure" in junit
 
 
-def test_one_request_proves_nothing_about_a_percentile(tmp_path):
-    done = loadlib("run", scenario(tmp_path), "--requests", "1", "--out", tmp_path / "r")
+def test_one_request_proves_nothing_about_a_percentile(tmp_path, simulator):
+    done = loadlib("run", scenario(tmp_path, simulator), "--requests", "1", "--out", tmp_path / "r")
     assert done.code == 7
     assert "needs 10, plans 1" in " ".join(done.remarks)
     assert "INCONCLUSIVE" in done.out
     assert "\x1b" not in done.out + done.err
 
 
-def test_a_budget_that_is_spent_is_4_and_leaves_a_record(tmp_path):
-    path = scenario(tmp_path, budget={"max_requests": 3})
+def test_a_budget_that_is_spent_is_4_and_leaves_a_record(tmp_path, simulator):
+    path = scenario(tmp_path, simulator, budget={"max_requests": 3})
     done = loadlib("run", path, "--out", tmp_path / "r")
     assert done.code == 4
     assert "Traceback" not in done.err
@@ -166,8 +168,8 @@ def test_compare(tmp_path, folder):
     assert ttft["before"] == ttft["after"]
 
 
-def test_compare_of_unlike_runs_says_so(tmp_path, folder):
-    done = loadlib("run", scenario(tmp_path, slo=None), "--out", tmp_path / "r")
+def test_compare_of_unlike_runs_says_so(tmp_path, folder, simulator):
+    done = loadlib("run", scenario(tmp_path, simulator, slo=None), "--out", tmp_path / "r")
     assert done.code == 0, done.err
     unlike = loadlib("compare", folder, tmp_path / "r" / "latest")
     assert unlike.code == 0
@@ -184,9 +186,9 @@ def test_colours_only_where_they_are_wanted(folder):
 
 
 @pytest.mark.parametrize("command", ["validate", "run", "compare", "schema"])
-def test_a_reader_that_walks_away_changes_no_exit_code(tmp_path, folder, command):
+def test_a_reader_that_walks_away_changes_no_exit_code(tmp_path, folder, simulator, command):
     """`loadlib … | head`: the pipe is closed before the first line."""
-    path = scenario(tmp_path)
+    path = scenario(tmp_path, simulator)
     arguments = {
         "validate": ["validate", path],
         "run": ["run", path, "--out", tmp_path / "r"],
@@ -195,14 +197,14 @@ def test_a_reader_that_walks_away_changes_no_exit_code(tmp_path, folder, command
     }[command]
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run(
-        [COMMAND, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, timeout=60,
-        env=environment(), check=False,
-    )  # fmt: skip
+    words = map(str, arguments)
+    cold = command == "validate"  # which ends as Python does
+    process = warm.start("loadlib", *words, env=environment(), stdout=writing, cold=cold)
     os.close(writing)
-    assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    _, err = process.communicate(60)
+    assert process.returncode == 0, err
+    assert "Traceback" not in err
+    assert "BrokenPipe" not in err
     if command == "run":
         written = {file.name for file in (tmp_path / "r" / "latest").iterdir()}
         assert written == ARTEFACTS - {"report.html"}
@@ -261,7 +263,7 @@ def test_simulate_serves_until_it_is_asked_to_stop():
 
 
 def test_version_and_help():
-    assert loadlib("--version").out.strip().endswith(package.__version__)
+    assert loadlib("--version", cold=True).out.strip().endswith(package.__version__)
     done = loadlib()
     assert done.code == 2
     assert "Commands:" in done.out + done.err

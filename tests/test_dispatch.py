@@ -192,7 +192,7 @@ def test_a_frozen_server_is_seen_by_the_response_clock_not_the_sent_clock(driver
     assert p99[10]["sent_ttft"] < 1000
     # With room for all, every request that was due is in flight, and both clocks agree.
     assert p99[900]["ttft"] > 1000
-    assert p99[900]["sent_ttft"] == pytest.approx(p99[900]["ttft"], rel=0.05)
+    assert p99[900]["sent_ttft"] == pytest.approx(p99[900]["ttft"], rel=0.25)
 
 
 def test_a_spent_budget_stops_the_run_with_exit_4_and_is_never_overshot(driver):

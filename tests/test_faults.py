@@ -154,7 +154,7 @@ def test_a_paused_worker_a_clock_that_is_off_and_one_that_comes_late(swarm):
     assert float(found[1]) == pytest.approx(2, abs=0.2)
     # On one clock: nobody's requests lie beside the phase.
     started = min(row["intended_ns"] for row in ended.rows)
-    assert max(row["intended_ns"] for row in ended.rows) - started < 14e9
+    assert max(row["intended_ns"] for row in ended.rows) - started < 15e9, "not 2 s more"
     assert 13.5 < ended.summary["groups"][0]["duration_s"] < 15
     assert ended.summary["verdict"]["status"] == "inconclusive", "a pause of 5 s is no measurement"
     assert [child.wait().code for child in run.workers] == [0, 0, 0]

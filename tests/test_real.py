@@ -45,13 +45,13 @@ def test_conversations_are_replayed_and_tokens_equal_the_servers_own_counters(
     server: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = demo_real.chosen_data({})
-    run = demo_real.replay(server, tmp_path, data=data, count=6)
+    run = demo_real.replay(server, tmp_path, data=data, count=2)
 
     assert run.faults() == []
     assert run.exit_code == ExitCode.PASS
     (group,) = run.summary["groups"]
     assert group["requests"]["ok"] == group["requests"]["scheduled"]
-    assert group["requests"]["ok"] == demo_real.requests_of(data, 6)
+    assert group["requests"]["ok"] == demo_real.requests_of(data, 2)
     # two turns of one conversation and more: history was sent, and asked for as recorded
     assert run.ours.prompt > 20 * group["requests"]["ok"]
     assert 0 < group["metrics"]["sent_ttft"]["p50"] <= group["metrics"]["ttft"]["max"]
@@ -215,7 +215,7 @@ def test_papers_are_read_by_the_schema(server: str, tmp_path: Path) -> None:
         target="live",
         models=[model],
         workloads={"extract": PAPERS},
-        load=[{"phase": "measure", "requests": 2, "arrival": "closed", "users": 1}],
+        load=[{"phase": "measure", "requests": 1, "arrival": "closed", "users": 1}],
         slo=["all: error_rate < 1%"],
     )
     done = loadlib("run", path, "--allow-unhealthy", "--out", tmp_path / "reports")

@@ -42,7 +42,17 @@ def error_of(received: bytes) -> dict:
 @pytest.fixture
 def quiet(simulators: Simulators):
     """A simulator of the test's own that must not have said a word when the test is over."""
-    one = simulators("--profile", "instant", "--request-timeout", "0.5", fresh=True)
+    yield from _quiet(simulators)
+
+
+@pytest.fixture
+def impatient(simulators: Simulators):
+    """Such a one, to which a request must come within half a second."""
+    yield from _quiet(simulators, "--request-timeout", "0.5")
+
+
+def _quiet(simulators: Simulators, *flags: str):
+    one = simulators("--profile", "instant", *flags, fresh=True)
     yield one.base_url
     assert ask(one.base_url, max_tokens=1), "it still answers"
     assert one.stop() == ("", "")
@@ -90,9 +100,9 @@ def test_a_chunked_body_without_end_is_refused(quiet):
 
 
 @pytest.mark.parametrize("sent", ["POST /v1", HEAD, HEAD + "content-length: 99\r\n\r\n{"])
-def test_a_request_that_never_ends_is_given_up(quiet, sent):
+def test_a_request_that_never_ends_is_given_up(impatient, sent):
     began = time.monotonic()
-    with socket.create_connection(address(quiet), timeout=10) as sock:
+    with socket.create_connection(address(impatient), timeout=10) as sock:
         sock.sendall(sent.encode())
         received = b""
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -107,8 +117,8 @@ def test_a_request_that_never_ends_is_given_up(quiet, sent):
     assert time.monotonic() - began >= 0.49
 
 
-def test_an_idle_connection_is_left_alone(quiet):
-    with closing(connect(quiet)) as connection:
+def test_an_idle_connection_is_left_alone(impatient):
+    with closing(connect(impatient)) as connection:
         for pause_s in (0.0, 0.7):  # longer than a request may take
             time.sleep(pause_s)
             connection.request("POST", "/v1/chat/completions", body(max_tokens=1))

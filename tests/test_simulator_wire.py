@@ -298,8 +298,7 @@ def test_a_freeze_stops_everything_once_and_the_server_knows_how_long(faulty):
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_ends_it_quietly_even_with_streams_under_way(simulators, constant, name):
-    path = constant.process.args[constant.process.args.index("--profile") + 1]
-    one = simulators("--profile", path, fresh=True)
+    one = simulators(*constant.flags, fresh=True)
     with closing(connect(one.base_url)) as connection:
         connection.request(
             "POST", "/v1/chat/completions", body(model="slow-one", stream=True, max_tokens=500)

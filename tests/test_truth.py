@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import loadlib
 
 pytestmark = pytest.mark.alone
 
 DELAY_MS, PREFILL_TOK_S, OUTPUT_TOK_S, PROMPT, OUTPUT = 300.0, 10_000, 50, 500, 40
+REQUESTS = 32
 TTFT_MS = DELAY_MS + 1000 * PROMPT / PREFILL_TOK_S
 TPOT_MS = 1000 / OUTPUT_TOK_S
 
@@ -40,16 +40,15 @@ def groups(tmp_path_factory: Any, simulators: Callable[..., Any]) -> dict[str, G
 
 
 def measured(base_url: str, folder: Path, client: str) -> Group:
-    command = [
-        *(sys.executable, "-m", "loadlib", "run", "--base-url", base_url),
-        *("--model", "steady", "--rate", "8/s", "--requests", "60", "--json"),
-        *("--set", f"workloads.chat.prompt_tokens={PROMPT}"),
-        *("--set", f"workloads.chat.output_tokens={OUTPUT}", "--set", f"client={client}"),
-        *("--out", str(folder / client)),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(done.stdout)
+    done = loadlib(
+        "run", "--base-url", base_url, "--model", "steady", "--rate", "8/s",
+        "--requests", REQUESTS, "--json",
+        "--set", f"workloads.chat.prompt_tokens={PROMPT}",
+        "--set", f"workloads.chat.output_tokens={OUTPUT}", "--set", f"client={client}",
+        "--out", folder / client,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    summary = json.loads(done.out)
     checks = {check["name"]: check["value"] for check in summary["health"]["checks"]}
     return summary["groups"][0] | {"user_clock_share": checks["user_clock_share"]}
 
@@ -62,9 +61,9 @@ def near(value: float, truth: float) -> bool:
 @pytest.mark.parametrize("client", ["tape", "sdk"])
 def test_reported_medians_are_the_configured_truth(groups: dict[str, Group], client: str) -> None:
     group = groups[client]
-    assert group["requests"]["ok"] == 60
-    assert group["tokens"]["input"] == 60 * PROMPT
-    assert group["tokens"]["output"] == 60 * OUTPUT
+    assert group["requests"]["ok"] == REQUESTS
+    assert group["tokens"]["input"] == REQUESTS * PROMPT
+    assert group["tokens"]["output"] == REQUESTS * OUTPUT
     for metric, truth in (("ttft", TTFT_MS), ("sent_ttft", TTFT_MS), ("tpot", TPOT_MS)):
         reported = group["metrics"][metric]["p50"]
         assert near(reported, truth), (metric, reported, truth)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from commandline import loadlib
 
 from loadlib import rows
 from loadlib.engine import Work, replica, simulate
@@ -34,15 +33,13 @@ def test_the_server_and_the_model_agree_on_the_same_arrivals(
     path = tmp_path / "replica.yaml"
     path.write_text(PROFILE)
     server = simulators("--profile", str(path))
-    command = [
-        *(sys.executable, "-m", "loadlib", "run", "--base-url", server.base_url),
-        *("--model", "replica", "--rate", "8/s", "--requests", "80", "--json"),
-        *("--set", "workloads.chat.prompt_tokens=900", "--set", "workloads.chat.output_tokens=40"),
-        *("--out", str(tmp_path / "reports")),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    (group,) = json.loads(done.stdout)["groups"]
+    done = loadlib(
+        "run", "--base-url", server.base_url, "--model", "replica", "--rate", "8/s",
+        "--requests", 80, "--json", "--out", tmp_path / "reports",
+        "--set", "workloads.chat.prompt_tokens=900", "--set", "workloads.chat.output_tokens=40",
+    )  # fmt: skip
+    assert done.code in (0, 1), done.err
+    (group,) = json.loads(done.out)["groups"]
     assert group["requests"]["ok"] == 80
     samples = sorted(
         rows.read(tmp_path / "reports" / "latest" / "requests.jsonl.gz"), key=lambda s: s.sent_ns

@@ -1,19 +1,15 @@
 """A process that watches itself: what it notes, in a child (pytest never imports gevent)."""
 
 import json
-import subprocess
 import sys
 
 import pytest
+from warm import printed
 
 
 def child(code: str) -> dict:
-    """What a fresh interpreter with loadlib's gevent prints as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    """What a process of its own with loadlib's gevent prints as JSON."""
+    return json.loads(printed(code).splitlines()[-1])
 
 
 PARTS = """

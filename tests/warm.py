@@ -23,7 +23,13 @@ from typing import IO, Any
 
 BIN = Path(sys.executable).parent
 SERVER = Path(__file__).with_name("warm_server.py")
-KINDS = {"loadlib": "commands", "locust": "commands", "simulator": "simulators"}
+KINDS = {
+    "loadlib": "commands",
+    "locust": "commands",
+    "python": "commands",
+    "simulator": "simulators",
+}
+SIMULATOR = [sys.executable, "-m", "loadlib.simulator"]
 START_S = 60.0
 
 Stream = int | IO[str]
@@ -45,14 +51,15 @@ def start(
 ) -> Process:
     """Start `loadlib`, `locust` or `simulator` (`python -m loadlib.simulator`) without stdin.
 
-    Any other program is started cold. `session`: in a process group of its own.
+    `python` with `-c CODE` has imported `loadlib.swarm`; any other program is started cold.
+    `session`: in a process group of its own.
     """
     kind = KINDS.get(program)
     if kind is None or cold or always_cold:
-        whole = [sys.executable, "-m", "loadlib.simulator"]
-        known = [str(BIN / program)] if kind else [program]
+        own = [sys.executable] if program == "python" else [str(BIN / program)]
+        command = SIMULATOR if program == "simulator" else own if kind else [program]
         return subprocess.Popen(
-            [*(whole if program == "simulator" else known), *arguments],
+            [*command, *arguments],
             cwd=cwd, env=dict(env), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
             text=True, encoding="utf-8", start_new_session=session,
         )  # fmt: skip
@@ -67,6 +74,14 @@ def start(
         "session": session,
     }
     return Warm(_servers[kind], order, stdout, stderr)
+
+
+def printed(code: str, *arguments: object, limit_s: float = 60.0) -> str:
+    """What Python code prints, which may import `loadlib.swarm`: the pytest process never does."""
+    process = start("python", "-c", code, *map(str, arguments), env=os.environ)
+    out, err = process.communicate(limit_s)
+    assert process.returncode == 0, err
+    return out
 
 
 def close() -> None:

@@ -57,9 +57,9 @@ def _tokenizers() -> None:
 
 KINDS: dict[str, Callable[[], None]] = {"commands": _commands, "simulators": _simulators}
 ENTRIES = {  # name of the program → what its console script calls
-    "loadlib": ("loadlib.cli", "main"),
-    "locust": ("locust.main", "main"),
-    "simulator": ("loadlib.simulator.__main__", "main"),
+    "loadlib": "loadlib.cli",
+    "locust": "locust.main",
+    "simulator": "loadlib.simulator.__main__",
 }
 
 
@@ -131,8 +131,16 @@ def _become(order: dict[str, Any], streams: list[int]) -> Callable[[], Any]:
     os.environ.update(order["env"])
     sys.argv = order["argv"]
     sys.path[0] = str(Path(sys.executable).parent)  # as for a console script
-    module, name = ENTRIES[order["program"]]
-    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    if order["program"] == "python":
+        return _code
+    return importlib.import_module(ENTRIES[order["program"]]).main  # type: ignore[no-any-return]
+
+
+def _code() -> None:
+    """`python -c CODE …`"""
+    _, _, code, *arguments = sys.argv
+    sys.argv = ["-c", *arguments]
+    exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
 
 
 def main() -> None:

@@ -37,7 +37,9 @@ def load_ladder(run: RunLike) -> Figure | None:
         title=f"{named.capitalize()} against TTFT p99 and goodput",
         takeaway=" ".join(sentence(bracket) for bracket in summary.brackets)
         or "No gate was declared, so no load can be called too much.",
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 30, "column": 18})),
+        spec=parts.finished(
+            parts.together("concat", *made, columns=columns, spacing={"row": 30, "column": 18})
+        ),
         columns=("model", "workload", "phase", named, "achieved", "n", "TTFT p99", "goodput"),
         rows=tuple(_rows(rungs)),
         legend=(
@@ -103,11 +105,9 @@ def _model(
         parts.axis(ticks, parts.PLAIN_LABEL, f"{_named(rungs)}, requests/s"),
     )  # fmt: skip
     name = parts.caption(parts.short(rungs[0].model), width)
-    return alt.vconcat(
-        alt.layer(*latency, name).properties(width=width, height=140),
-        alt.layer(*share).properties(width=width, height=100),
-        spacing=12,
-    )
+    upper = parts.together("layer", *latency, name, width=width, height=140)
+    lower = parts.together("layer", *share, width=width, height=100)
+    return parts.together("vconcat", upper, lower, spacing=12)
 
 
 def _extent(left: bool) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def _ridge(run: RunLike, metric: str, title: str, figure_id: str) -> Figure | No
         id=figure_id,
         title=title,
         takeaway=f"Median {row.title}: {middle}.",
-        spec=parts.finished(alt.vconcat(*rows, spacing=26)),
+        spec=parts.finished(parts.together("vconcat", *rows, spacing=26)),
         columns=columns,
         rows=table,
         legend=(
@@ -162,9 +162,10 @@ def _ridge_row(
     )  # fmt: skip
     width = parts.WIDTH - parts.GUTTER - 18
     empty = [] if layers else [_nothing(width)]
-    return alt.layer(
-        frame, *layers, *marks, *empty, parts.caption(panel.label, width, -46)
-    ).properties(width=width, height=ROW_HEIGHT)
+    name = parts.caption(panel.label, width, -46)
+    return parts.together(
+        "layer", frame, *layers, *marks, *empty, name, width=width, height=ROW_HEIGHT
+    )
 
 
 def _nothing(width: int, text: str = "no successful request") -> Drawn:
@@ -273,7 +274,9 @@ def ttft_percentiles(run: RunLike) -> Figure | None:
         id="ttft-percentiles",
         title="Time to first token: percentiles",
         takeaway=_tail_sentence(summary),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
+        spec=parts.finished(
+            parts.together("concat", *made, columns=columns, spacing={"row": 34, "column": 18})
+        ),
         columns=("model", "workload", "clock", "n", *[f"p{p * 100:g}" for p in PERCENTS], "max"),
         rows=tuple(_percentile_rows(run, shown)),
         legend=(
@@ -336,9 +339,8 @@ def _percentile_panel(
                 layers += _percentile_line(curve, parts.colour(series), dash)
         layers += _gate_ticks(summary, group, series, right)
     empty = [] if layers else [_nothing(width)]
-    return alt.layer(frame, *layers, *empty, parts.caption(panel.label, width)).properties(
-        width=width, height=190
-    )
+    name = parts.caption(panel.label, width)
+    return parts.together("layer", frame, *layers, *empty, name, width=width, height=190)
 
 
 def _percentile_line(curve: list[dict[str, float]], paint: str, dash: list[int]) -> list[Drawn]:

@@ -41,7 +41,9 @@ def ttft_by_length(run: RunLike) -> Figure | None:
         id="ttft-by-length",
         title="Time to first token against prompt length",
         takeaway=_sentence(summary),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
+        spec=parts.finished(
+            parts.together("concat", *made, columns=columns, spacing={"row": 34, "column": 18})
+        ),
         columns=("model", "workload", "prompt tokens", "n", "failed", "TTFT p50", "TTFT p90",
                  "TTFT p99", "quality"),
         rows=tuple(_rows(shown)),
@@ -89,9 +91,8 @@ def _panel(
     layers: list[Any] = []
     for series, group in panel.groups:
         layers += _series(group, parts.colour(series))
-    return alt.layer(frame, *layers, parts.caption(panel.label, width)).properties(
-        width=width, height=HEIGHT
-    )
+    name = parts.caption(panel.label, width)
+    return parts.together("layer", frame, *layers, name, width=width, height=HEIGHT)
 
 
 def _series(group: Group, paint: str) -> list[Drawn]:

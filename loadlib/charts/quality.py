@@ -32,7 +32,9 @@ def quality_by_load(run: RunLike) -> Figure | None:
         id="quality-by-load",
         title="Quality of answers against load",
         takeaway=_sentence(rungs),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 30, "column": 18})),
+        spec=parts.finished(
+            parts.together("concat", *made, columns=columns, spacing={"row": 30, "column": 18})
+        ),
         columns=("model", "workload", "phase", "rate", "checked", "passed", "95 % interval"),
         rows=tuple(_row(group) for group in rungs),
         legend=(
@@ -90,7 +92,7 @@ def _model(
         if mine:
             layers += _line(mine, parts.colour(index))
     title = parts.caption(parts.short(rungs[0].model), width)
-    return alt.layer(*layers, title).properties(width=width, height=HEIGHT)
+    return parts.together("layer", *layers, title, width=width, height=HEIGHT)
 
 
 def _line(rungs: Sequence[Group], paint: str) -> list[Drawn]:

@@ -64,7 +64,7 @@ def server_load(run: RunLike) -> Figure | None:
         title="Inside the server",
         takeaway=_sentence(servers),
         spec=parts.finished(
-            alt.vconcat(*panels, spacing=26).resolve_scale(x="independent", y="independent")
+            parts.together("vconcat", *panels, spacing=26, resolve=parts.apart("x", "y"))
         ),
         columns=("server", "second", "running", "waiting", "KV cache", "in flight here"),
         rows=tuple(row for lane in lanes for row in _table(lane)),
@@ -166,7 +166,8 @@ def _panels(
             top.append({**place, "y": running, "y2": running + point["waiting"]})
     ours = [point["y"] for point in lane.in_flight]
     high = max(1.0, *ours, *(point["y2"] for point in (*floor, *top))) * 1.05
-    upper = alt.layer(
+    upper = parts.together(
+        "layer",
         _frame(length, high, parts.linear_ticks(high, 2), parts.PLAIN_LABEL, "requests",
                bare=has_kv or not last),
         *shades(windows, high),
@@ -175,7 +176,9 @@ def _panels(
         _line(lane.in_flight),
         *(phase_names(windows, drawn, length) if first else []),
         parts.caption(title, drawn, -56),
-    ).properties(width=drawn, height=HEIGHT)  # fmt: skip
+        width=drawn,
+        height=HEIGHT,
+    )  # fmt: skip
     if not has_kv:
         return [upper]
     used = [
@@ -183,13 +186,15 @@ def _panels(
         for point in lane.points
         if point["kv"] is not None
     ]
-    lower = alt.layer(
+    lower = parts.together(
+        "layer",
         _frame(length, 1.0, [0.0, 1.0], "format(datum.value, '.0%')", "KV", bare=not last),
         *shades(windows, 1.0),
         *_areas(used, 2),
-    ).properties(width=drawn, height=SHARE_HEIGHT)
-    both = alt.vconcat(upper, lower, spacing=10)
-    return [both.resolve_scale(x="independent", y="independent")]
+        width=drawn,
+        height=SHARE_HEIGHT,
+    )
+    return [parts.together("vconcat", upper, lower, spacing=10, resolve=parts.apart("x", "y"))]
 
 
 def _frame(

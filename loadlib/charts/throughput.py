@@ -68,7 +68,7 @@ def system_throughput(run: RunLike) -> Figure | None:
         title="System throughput",
         takeaway=_sentence(lanes),
         spec=parts.finished(
-            alt.vconcat(*rows, spacing=26).resolve_scale(x="independent", y="independent")
+            parts.together("vconcat", *rows, spacing=26, resolve=parts.apart("x", "y"))
         ),
         columns=("model", "seconds", "mean", "p10", "p50", "p90", "busiest second"),
         rows=tuple(_table(lanes)),
@@ -112,7 +112,7 @@ def _row(lane: Lane, names: list[str], *, first: bool, last: bool) -> Drawn:
     mean = float(inside.mean()) if len(inside) else None
     time = _time_panel(lane, names, width, high, mean, first=first, last=last)
     side = _side_panel(inside, high, last=last)
-    return alt.hconcat(time, side, spacing=22).resolve_scale(y="independent")
+    return parts.together("hconcat", time, side, spacing=22, resolve=parts.apart("y"))
 
 
 def _means(series: Any, width: int) -> Any:
@@ -161,9 +161,8 @@ def _time_panel(
     if mean is not None:
         layers += _mean_rule(windows, mean)
     labels = phase_names(windows, drawn, seconds) if first else []
-    return alt.layer(
-        frame, *layers, *labels, parts.caption(parts.short(lane.model), drawn, -56)
-    ).properties(width=drawn, height=ROW_HEIGHT)
+    name = parts.caption(parts.short(lane.model), drawn, -56)
+    return parts.together("layer", frame, *layers, *labels, name, width=drawn, height=ROW_HEIGHT)
 
 
 def _area(floor: Any, top: Any, width: int, seconds: int, series: int) -> Drawn:
@@ -255,7 +254,7 @@ def _side_panel(inside: Any, high: float, *, last: bool) -> Drawn:
         if rows
         else []
     )
-    return alt.layer(frame, *bars).properties(width=SIDE, height=ROW_HEIGHT)
+    return parts.together("layer", frame, *bars, width=SIDE, height=ROW_HEIGHT)
 
 
 def _sentence(lanes: list[Lane]) -> str:

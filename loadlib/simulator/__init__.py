@@ -101,7 +101,7 @@ def serve(
 
     try:
         if processes == 1:
-            work(crew.ALONE, lambda: print(ready, flush=True))  # noqa: T201
+            work(crew.Crew(), lambda: print(ready, flush=True))  # noqa: T201
         else:
             crew.run(processes, work, ready, exit_with_parent=exit_with_parent)
     finally:

@@ -20,7 +20,7 @@ from loadlib.simulator import prefixes, prometheus, ratelimit, wire, wished
 from loadlib.simulator.answers import Author
 from loadlib.simulator.chat import OVERLOADED, ChatRequest, Messages, Refusal, parse
 from loadlib.simulator.connection import Connection
-from loadlib.simulator.crew import ALONE, Crew
+from loadlib.simulator.crew import Crew
 from loadlib.simulator.faults import NONE, Asked, Faults, Plan, Rule
 from loadlib.simulator.generation import Generation, Order, Outlet, Served
 from loadlib.simulator.pacer import Pacer
@@ -67,9 +67,7 @@ def warm_up(settings: Settings) -> None:
 class Service:
     """Answers requests; `handle` is what connections call."""
 
-    def __init__(
-        self, settings: Settings, loop: asyncio.AbstractEventLoop, crew: Crew = ALONE
-    ) -> None:
+    def __init__(self, settings: Settings, loop: asyncio.AbstractEventLoop, crew: Crew) -> None:
         self._settings, self._loop, self._crew = settings, loop, crew
         # Identifiers and lots of several processes differ; one alone is what it always was.
         self._lot = f"{settings.seed}" if crew.size == 1 else f"{settings.seed}.{crew.number}"

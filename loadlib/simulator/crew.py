@@ -66,9 +66,6 @@ class Crew:
         )
 
 
-ALONE = Crew()
-
-
 Work = Callable[["Crew", Callable[[], None]], None]
 
 
