@@ -21,7 +21,8 @@ from locust.stats import CSV_STATS_INTERVAL_SEC
 from locust.user.task import filter_tasks_by_tags
 
 from loadlib import keys, report
-from loadlib.errors import ExitCode, LoadlibError
+from loadlib.errors import ExitCode, LoadlibError, PreflightError, UsageError
+from loadlib.folder import why_not
 from loadlib.redact import redact_argv
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices
@@ -200,7 +201,8 @@ class Plugin:
 
     def _on_spawned(self, **_kwargs: Any) -> None:
         """Under a scenario the clock starts when all users are there to take arrivals."""
-        if self.coordinator is not None and not self.session.free:
+        # Locust says so after every Edit, too.
+        if self.coordinator is not None and not self.session.free and not self.has_begun:
             users = self.runner.target_user_count
             if users < self.opening.needed:
                 self.session.notices.append(
@@ -213,6 +215,19 @@ class Plugin:
     def may_start(self) -> bool:
         """Whether no run is going on that a Start would only edit."""
         return self.coordinator is None or self.coordinator.ended.is_set()
+
+    def check_start(self) -> None:
+        """Before a Start or Edit from the page, which is told nothing of what goes wrong later.
+
+        Raises:
+            UsageError: a run is ending, and would take a Start for an Edit.
+            PreflightError: no run folder can be written.
+        """
+        if not self.may_start:
+            if self.coordinator is not None and self.coordinator.stopping:
+                raise UsageError("a run is ending: start the next one when it is over")
+        elif (why := why_not(out := Path(self.options.loadlib_out))) is not None:
+            raise PreflightError(f"cannot write a run folder in {out}: {why}")
 
     @property
     def has_begun(self) -> bool:
