@@ -277,6 +277,11 @@ class _Merging:
             elif word.left and not ending.cut_short:
                 account.expect(account.last + 1)
                 yield f"worker {name} left before the end; its share is missing"
+        yield from self._absent()
+
+    def _absent(self) -> Iterator[str]:
+        """Workers of whom there is no file, or none that can be read."""
+        ledger = self.totals.ledger
         count = max(one.about.shard[1] for one in self.shards)
         here = {one.about.shard[0] for one in self.shards}
         absent = sorted(set(range(count)) - here)
