@@ -16,6 +16,7 @@ import gevent
 from gevent.event import Event
 from locust import events
 from locust import main as locust_main
+from locust.exception import RPCError
 from locust.runners import WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 from locust.user.task import filter_tasks_by_tags
@@ -37,7 +38,7 @@ from loadlib.swarm.opening import Opened, Opening, untaken
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.progress import Progress
-from loadlib.swarm.signals import Signals, end_children, remember_early
+from loadlib.swarm.signals import Signals, end_children, interrupted_early, remember_early
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
 from loadlib.swarm.worker import Worker
@@ -60,8 +61,12 @@ def run_locust(arguments: list[str]) -> int:
     before, sys.argv = sys.argv, ["locust", *arguments]
     try:
         locust_main.main()  # type: ignore[no-untyped-call]
+    except RPCError as error:
+        raise PreflightError(f"{error}: is another master running?") from None
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(bool(end.code))
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        # Locust's own end of a worker that waits for its master.
+        return int(ExitCode.SIGINT) if code == 1 and interrupted_early() else code
     finally:
         sys.argv = before
     return 0
