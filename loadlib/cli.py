@@ -315,7 +315,12 @@ def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
               help="Merge the shard files of workers into a new run folder.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path),
               help="With --from-shards: the folder for it.")  # fmt: skip
-def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None) -> int:
+@click.option("--static", is_flag=True, help="Leave out all scripts: a page to read, not to use.")
+@click.option("--embed-samples", "embed", type=click.IntRange(0, 10), default=0, metavar="N",
+              help="Show N single requests of each kind and group.")  # fmt: skip
+def report(
+    *, folders: Sequence[Path], from_shards: bool, out: Path | None, static: bool, embed: int
+) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
 
@@ -329,7 +334,7 @@ def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None) -> i
         folders = (found.folder,)
     elif len(folders) > 1 or out is not None:
         raise UsageError("one run folder, and no --out, without --from-shards")
-    for path in pages.write(folders[0]):
+    for path in pages.write(folders[0], static=static, embed=embed):
         _say(path)
     return ExitCode.PASS
 

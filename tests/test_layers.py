@@ -34,7 +34,7 @@ LAYERS: tuple[str, ...] = (
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
         "limits_planned json_check ledger shards lastword attendance masterclock"
     ),
-    "gates verdict expectations compare brevity conclude charts findings",
+    "gates verdict expectations compare ranking brevity conclude charts findings",
     "swarm client transport wire simulator report calibrate probe gather",
     "cli",
     "__main__",

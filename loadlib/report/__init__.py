@@ -18,19 +18,21 @@ from loadlib.summary import Summary
 STEP_SUMMARY_LIMIT = 1_000_000  # bytes; GitHub refuses the whole upload above 1,024 k
 
 
-def write(run: runs.Run | Path | str) -> list[Path]:
+def write(run: runs.Run | Path | str, *, static: bool = False, embed: int = 0) -> list[Path]:
     """Write `report.html`, `summary.md` and `junit.xml` into the run folder; returns their paths.
 
-    Each file is replaced atomically and hashed in the manifest. A killed run gets its
-    `summary.json` too, and is `interrupted` from now on. Raises OSError where the folder cannot
-    be written, and what `run.load` raises.
+    `static` leaves scripts out of the page; `embed` shows up to so many single requests of each
+    kind and group. Each file is replaced atomically and hashed in the manifest. A killed run gets
+    its `summary.json` too, and is `interrupted` from now on. Raises OSError where the folder
+    cannot be written, and what `run.load` raises.
     """
-    from loadlib.report import html, junit, markdown
+    from loadlib.report import html, junit, markdown, samples
 
     loaded = run if isinstance(run, runs.Run) else runs.load(run)
     runs.settle(loaded)
+    picked = samples.pick(loaded.summary, loaded.samples(), embed) if embed else ()
     pages = {
-        "report.html": html.render(loaded),
+        "report.html": html.render(loaded, static=static, picked=picked),
         "summary.md": markdown.render(loaded.summary),
         "junit.xml": junit.render(loaded.summary),
     }
