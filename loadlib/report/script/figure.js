@@ -123,6 +123,9 @@ class Figure {
     svg.setAttribute("width", width);
     svg.setAttribute("height", height);
     svg.removeAttribute("class");
+    for (const part of svg.querySelectorAll("[role], [aria-roledescription], [aria-hidden]")) {
+      for (const name of ["role", "aria-roledescription", "aria-hidden"]) part.removeAttribute(name);
+    }
     svg.setAttribute("role", "img");
     svg.setAttribute("aria-labelledby", `${this.id}-t ${this.id}-d`);
     this.words ??= $$("title, desc", this.plot).map((word) => word.cloneNode(true));
