@@ -3,6 +3,7 @@
 #                  the browser and real-server parts skip where they cannot run
 # make demo-real   a real llama.cpp server, real conversations (DATA=file for your own)
 # make lint        ruff and mypy
+# make audit       known weaknesses of the pinned packages, where the advisory service can be reached
 # Each makes its own virtual environment when it is missing.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV   ?= .venv
 WORKERS ?= 2
 BIN    := $(VENV)/bin
 
-.PHONY: demo test demo-real lint clean
+.PHONY: demo test demo-real lint audit clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -39,5 +40,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# pip-audit in an environment of its own: what it needs is no part of loadlib's.
+audit: $(VENV)/.installed
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/pip install --quiet --disable-pip-version-check 'pip-audit>=2.10,<3'
+	$(BIN)/python tests/audit.py $(VENV)-audit/bin/pip-audit
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

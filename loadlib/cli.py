@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-import socket
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -16,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 
-from loadlib import __version__
+from loadlib import __version__, launch
 from loadlib.errors import ExitCode, LoadlibError, UsageError, nearest
-from loadlib.redact import redact, redact_argv
+from loadlib.redact import printable_json, redact
 from loadlib.session import Choice, estimate_usd, open_session, override_pairs
 
 if TYPE_CHECKING:
@@ -28,13 +27,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
-LOCUSTFILE = Path(__file__).with_name("swarm") / "locustfile.py"
-PASSED_ON = (
-    ("overrides", "--set"), ("models", "--model"), ("base_url", "--base-url"), ("rate", "--rate"),
-    ("users", "--closed-users"), ("duration", "--duration"), ("requests", "--requests"),
-    ("seed", "--seed"),
-)  # fmt: skip
-"""Our options that Locust's command line takes under its own name."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -58,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         code = ExitCode.PASS
     except OSError as problem:
         place = f"{problem.filename or 'cannot read or write'}: "
-        code = _refuse(place + (problem.strerror or str(problem)), ExitCode.PREFLIGHT)
+        why = redact(place + (problem.strerror or str(problem)), limit=500)
+        code = _refuse(why, ExitCode.PREFLIGHT)
     except (click.Abort, KeyboardInterrupt):
         _say("! SIGINT: stopped", err=True)
         code = ExitCode.SIGINT
@@ -76,6 +69,10 @@ def _say(text: object = "", *, err: bool = False) -> None:
         click.echo(text, err=err)
     except BrokenPipeError:
         _nobody_reads()
+
+
+def _say_aside(text: str) -> None:
+    _say(text, err=True)
 
 
 def _nobody_reads() -> None:
@@ -132,18 +129,41 @@ def _choosing(command: F) -> F:
     return command
 
 
+def _as_master(command: F) -> F:
+    """The options of a process that others, on other machines perhaps, work for."""
+    port = click.IntRange(1, 65535)
+    options = (
+        click.option("--master", is_flag=True,
+                     help="Send nothing: workers do, on any machine (loadlib run --worker)."),
+        click.option("--expect-workers", type=click.IntRange(1), metavar="N",
+                     help="Begin when N workers are there; default 1."),
+        click.option("--master-bind-host", metavar="HOST",
+                     help="Address at which workers reach the master; default: any."),
+        click.option("--master-bind-port", type=port, help="Port for it; default 5557."),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 @cli.command(context_settings={"ignore_unknown_options": False})
 @_choosing
 @click.option("--out", default="reports", show_default=True, help="Folder for run folders.")
 @click.option("--processes", type=click.IntRange(-1), callback=_processes,
               help="Worker processes; -1: one per core.")  # fmt: skip
+@_as_master
+@click.option("--worker", is_flag=True, help="Work for a master, which has the scenario.")
+@click.option("--master-host", metavar="HOST", help="Where it is; default 127.0.0.1.")
+@click.option("--master-port", type=click.IntRange(1, 65535), help="Its port; default 5557.")
 @click.option("--baseline", type=FOLDER, help="Run folder to compare with, after the run.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
+@click.option("--no-report", is_flag=True, help="No report.html; `loadlib report` makes it later.")
 @click.option("--json", "as_json", is_flag=True, help="Print only summary.json to stdout.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
 @click.argument("locust", nargs=-1, type=click.UNPROCESSED, metavar="[-- LOCUST FLAGS]")
 def run(**given: Any) -> int:
     """Run a scenario headless, judge it, write its run folder."""
+    _check_roles(given)
     return _locust(["--headless"], given)
 
 
@@ -152,82 +172,50 @@ def run(**given: Any) -> int:
 @click.option("--out", default="reports", show_default=True, help="Folder for run folders.")
 @click.option("--processes", type=click.IntRange(-1), callback=_processes,
               help="Worker processes; -1: one per core.")  # fmt: skip
+@_as_master
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address to bind.")
 @click.option("--web-port", default=8089, show_default=True, help="Port to bind.")
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
+@click.option("--no-report", is_flag=True, help="No report.html; `loadlib report` makes it later.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
 @click.argument("locust", nargs=-1, type=click.UNPROCESSED, metavar="[-- LOCUST FLAGS]")
 def ui(web_host: str, web_port: int, **given: Any) -> int:
     """Open Locust's web UI on a scenario; each Start…Stop is one run folder."""
+    _check_roles(given)
     _say(f"web UI on http://{web_host}:{web_port}", err=True)
     return _locust(["--web-host", web_host, "--web-port", str(web_port)], given)
 
 
 def _locust(flags: list[str], given: dict[str, Any]) -> int:
     """Call Locust's own `main` with our arguments; returns its exit code."""
-    scenario, rest = given["scenario"], list(given["locust"])
-    if scenario is not None and scenario.startswith("-"):  # `loadlib run -- --flag`
-        scenario, rest = None, [scenario, *rest]
-    if scenario is None and not given["models"]:
-        raise UsageError("nothing to run: give a scenario file, or --model with --base-url")
-    _check_locustfile(rest)
+    if given.get("worker"):
+        return launch.call(launch.as_worker(given), given, _say_aside)
+    line = launch.as_locust(given, flags)
     baseline = given.get("baseline")
     if baseline is not None:
         baseline = baseline.resolve()  # `reports/latest` is about to point to the new run
         _run_of(baseline)  # before the load, not after it
-    line = [*flags, *_as_locust(scenario, given), *rest]
-    shown = shlex.join(redact_argv(["locust", "-f", os.path.relpath(LOCUSTFILE), *line]))
-    _say(f"= {shown}", err=True)
-    quiet = ["--loglevel", "INFO" if given["verbose"] else "WARNING"]
-    ours = ["--loadlib-argv", "\0".join(["loadlib", *sys.argv[1:]])]
-    if given["processes"] is not None and not any(flag.startswith("--master") for flag in rest):
-        ours += _own_port()
-    if given.get("as_json"):
-        ours.append("--loadlib-json")
-    from loadlib.swarm import plugin  # first of all network modules: it patches sockets
+    code = launch.call(line, given, _say_aside)
+    from loadlib.swarm import plugin
 
-    code = plugin.run_locust(["-f", str(LOCUSTFILE), *quiet, *ours, *line])
     folder = plugin.last_folder()
     if folder is not None and given.get("as_json") and (folder / "summary.json").is_file():
-        _say((folder / "summary.json").read_text(encoding="utf-8").rstrip())
+        _say(printable_json((folder / "summary.json").read_text(encoding="utf-8").rstrip()))
     if folder is not None and baseline is not None:
         _show_comparison(baseline, folder, err=bool(given.get("as_json")))
     return code
 
 
-def _own_port() -> list[str]:
-    """Where this run's processes meet: Locust's fixed port would mix two runs on one machine."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = str(free.getsockname()[1])
-    return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
-
-
-def _check_locustfile(flags: Sequence[str]) -> None:
-    """`-- -f mine.py`: classes of one's own for the scenario. Locust's refusal exits with 1."""
-    for flag, _equals, attached in (word.partition("=") for word in flags):
-        if flag in ("-f", "--locustfile"):
-            place = list(flags).index(flag) + 1 if not attached else 0
-            name = attached or "".join(flags[place : place + 1])
-            if not all(Path(part).exists() for part in name.split(",")):
-                raise UsageError(f"no locustfile {redact(name)!r}")
+def _check_roles(given: dict[str, Any]) -> None:
+    source = click.get_current_context().get_parameter_source
+    typed = [name for name in given if source(name) is ParameterSource.COMMANDLINE]
+    launch.check_roles(given, typed)
 
 
 def _run_of(folder: Path) -> Run:
     from loadlib import run as runs
 
     return runs.load(folder)
-
-
-def _as_locust(scenario: str | None, given: dict[str, Any]) -> list[str]:
-    line = ["--scenario", scenario] if scenario else []
-    for name, flag in PASSED_ON:
-        value = given[name]
-        for item in value if isinstance(value, tuple) else (value,):
-            line += [flag, str(item)] if item is not None else []
-    line += ["--out", given["out"]]
-    if given["processes"] is not None:
-        line += ["--processes", str(given["processes"])]
-    return [*line, "--allow-unhealthy"] if given["allow_unhealthy"] else line
 
 
 @cli.command()
@@ -239,7 +227,7 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     from loadlib import scenario as scenarios
 
     if schema:
-        _say(msgspec.json.format(msgspec.json.encode(scenarios.json_schema())).decode())
+        _print(scenarios.json_schema(), [], as_json=True)
         return ExitCode.PASS
     if scenario is None and not given["models"]:
         raise UsageError("nothing to validate: give a scenario file")
@@ -254,6 +242,8 @@ def validate(*, schema: bool, scenario: str | None, **given: Any) -> int:
     for item in plan:
         n = "as many as the server answers" if item.requests is None else f"{item.requests:,.0f}"
         _say(f"# {item.model}/{item.workload} {item.phase}: {n} requests")
+    for line in session.destinations:
+        _say(f"# sends to {line}")
     for line in session.scenario.distributions():
         _say(f"# {line}")
     _say(f"# cost: {estimate_usd(session)}")
@@ -298,7 +288,7 @@ def probe(*, scenario: str | None, listing: bool, as_json: bool, **given: Any) -
 
 def _print(data: object, lines: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        _say(msgspec.json.format(msgspec.json.encode(data)).decode())
+        _say(printable_json(msgspec.json.format(msgspec.json.encode(data)).decode()))
     for line in () if as_json else lines:
         _say(line)
 
@@ -349,7 +339,7 @@ def compare(before: Path, after: Path, *, as_json: bool) -> int:
         from loadlib import compare as comparing
 
         rows = comparing.compare(_run_of(before), _run_of(after))
-        _say(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        _print(rows, [], as_json=True)
     else:
         _show_comparison(before, after, err=False)
     return ExitCode.PASS
@@ -364,7 +354,7 @@ def _show_comparison(before: Path, after: Path, *, err: bool) -> None:
     terminal.print_comparison(comparing.compare(old, new), terminal.Screen(err=err))
     shorter = across_runs(old.summary.groups, new.summary.groups)
     for line in (*comparing.unmatched(old, new), *shorter):
-        _say(f"  {line}", err=err)
+        _say(f"  {redact(line, limit=500)}", err=err)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
@@ -414,7 +404,7 @@ def calibrate(
     )
     found = ladder.calibrate(plan, lambda what: _say(f"= {what}", err=True))
     if as_json:
-        _say(msgspec.json.format(show.as_json(found)).decode())
+        _say(printable_json(msgspec.json.format(show.as_json(found)).decode()))
     else:
         show.show(found, Screen())
     if not no_save:

@@ -19,7 +19,7 @@ import httpx2
 import msgspec
 import openai
 
-from loadlib import limit_headers
+from loadlib import keys, limit_headers
 from loadlib.answer import MESSAGE_CHARS, Answer, decode
 from loadlib.catalog import AZURE_DEPLOYMENTS, Model
 from loadlib.errors import PreflightError, UsageError
@@ -114,9 +114,7 @@ class Client:
         self.models, self._deadlines, self._deliver = models, deadlines, deliver
         self._mode, self._environ, self._pause = mode, environ, pause
         self._simulated = simulated  # the target is our simulator: it may be told what is right
-        self.secrets = tuple(
-            key for m in models.values() if (key := _key(m, environ)) != PLACEHOLDER_KEY
-        )
+        self.secrets = keys.named(models.values(), environ)
         self.listed: dict[str, tuple[str, ...] | None] = {}  # what `check` saw an endpoint serve
         self._pool = Pool(tls_context)
         self._words: dict[str, str] = {}  # as they came → as they may be kept
@@ -435,10 +433,18 @@ def _sdk(
         credential = "azure_ad_token" if model.auth == "bearer" else "api_key"
         own = {credential: key, "api_version": model.api_version, **_azure_place(model)}
         azure: openai.OpenAI = kind(**common, **own)
-        return azure
+        return _quiet(azure, key)
     if model.auth == "api-key":
         http.event_hooks = {"request": [_as_api_key]}
-    return (LiveSdk if live else openai.OpenAI)(api_key=key, base_url=model.base_url, **common)
+    sdk = (LiveSdk if live else openai.OpenAI)(api_key=key, base_url=model.base_url, **common)
+    return _quiet(sdk, key)
+
+
+def _quiet(sdk: openai.OpenAI, key: str) -> openai.OpenAI:
+    """Its errors do without the key that a server may repeat in them."""
+    if isinstance(sdk, LiveSdk | LiveAzureSdk):
+        sdk.secret = key
+    return sdk
 
 
 def _as_api_key(request: httpx2.Request) -> None:

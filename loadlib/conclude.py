@@ -15,6 +15,8 @@ from loadlib.errorbound import Bound
 from loadlib.instrument import Bounds, readings
 from loadlib.recorder import NS, Totals
 from loadlib.sample import Sample
+from loadlib.server_record import Scrape
+from loadlib.server_summary import server_notices, summarise_servers
 from loadlib.session import Session
 from loadlib.summarise import Measured, Window, summarise
 from loadlib.summary import Group, Summary
@@ -45,8 +47,10 @@ def conclude(
     *,
     environment: Mapping[str, Any],
     started_ns: int,
+    scrapes: Iterable[Scrape] = (),
 ) -> Summary:
-    """Everything `summary.json` says. `started_ns` is Unix epoch."""
+    """Everything `summary.json` says. `started_ns` is Unix epoch; `scrapes` are of the servers'
+    own metrics."""
     scenario = session.scenario
     pairs = [pair for pair in scenario.groups if session.serves(*pair)]
     watch = ratelimits.Watch()
@@ -72,6 +76,7 @@ def conclude(
         allow_unhealthy=ending.allow_unhealthy,
     )
     end_ns = max((window.end_ns for window in windows), default=started_ns)
+    servers = summarise_servers(session.servers, scrapes, windows, totals.seconds)
     return Summary(
         name=scenario.name,
         verdict=verdict,
@@ -82,12 +87,14 @@ def conclude(
         environment=dict(environment),
         scenario=scenario.effective(),
         rate_limits=limits,
+        servers=servers,
         models={name: model.describe() for name, model in session.models.items()},
         skipped=tuple(session.skipped),
         notices=(
             *_notices(session, windows, ending, totals.marks),
             *across_phases(groups),
             *ratelimits.notices(limits),
+            *server_notices(servers, groups),
         ),
         started_at=_utc(started_ns),
         duration_s=round((end_ns - started_ns) / NS, 3),

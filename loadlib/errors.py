@@ -16,6 +16,8 @@ import difflib
 from collections.abc import Iterable
 from enum import IntEnum
 
+from loadlib.redact import one_line
+
 
 class ExitCode(IntEnum):
     """What the process says to the shell; the names are used in docs and reports."""
@@ -33,9 +35,13 @@ class ExitCode(IntEnum):
 
 
 class LoadlibError(Exception):
-    """Root of all deliberate errors; `str(error)` is one line fit for a terminal."""
+    """Root of all deliberate errors; `str(error)` is one line fit for a terminal, whatever the
+    names of files and models in it are."""
 
     exit_code = ExitCode.INTERNAL
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class UsageError(LoadlibError):

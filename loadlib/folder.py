@@ -128,13 +128,16 @@ def point_latest(folder: Path) -> None:
 
 
 def hash_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """{relative path: {sha256, bytes}} of everything in the folder but the manifest and shards,
-    which are their workers' to write."""
+    """{relative path: {sha256, bytes}} of every file of the folder but the manifest and shards,
+    which are their workers' to write.
+
+    Links are none: what they lead to is not of this run.
+    """
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        ours = name != MANIFEST and not name.startswith(f"{SHARDS}/")
-        if path.is_file() and ours and not path.name.startswith(_TEMPORARY):
+        ours = name != MANIFEST and not name.startswith((f"{SHARDS}/", _TEMPORARY))
+        if ours and path.is_file() and not path.is_symlink():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             found[name] = {"sha256": digest, "bytes": path.stat().st_size}

@@ -18,7 +18,8 @@ from loadlib.errors import DataError, UsageError
 from loadlib.folder import SHARDS
 from loadlib.lastword import LastWord, Timetable
 from loadlib.recorder import Interval, Totals
-from loadlib.run import RunWriter
+from loadlib.run import SERVER, RunWriter, read_scrapes
+from loadlib.server_targets import targets
 from loadlib.session import Limits, Session
 
 T = TypeVar("T")
@@ -133,6 +134,9 @@ class _Merging:
         ):
             if self.totals.merge(interval, worker):
                 writer.append(interval, worker)
+        self._take_scrapes(writer)
+        if self.about.free:
+            self.session.scenario = self._as_it_was()
         missing = tuple(self._losses())
         self.session.notices += [f"made of {len(self.shards)} shard files", *missing]
         scenario = self.session.scenario
@@ -147,10 +151,31 @@ class _Merging:
             Ending(allow_unhealthy=self.about.allow_unhealthy),
             environment=writer.environment,
             started_ns=self.about.started_ns,
+            scrapes=writer.scrapes(),
         )
         writer.finish(summary, summary.state, self.totals, windows)
         workers = {one.about.worker for one in self.shards}
         return Gathered(writer.folder, len(workers), self.totals.done, missing)
+
+    def _take_scrapes(self, writer: RunWriter) -> None:
+        """What the master had read of the servers' own metrics, where its folder is at hand."""
+        folders = dict.fromkeys(one.path.parent.parent for one in self.shards)
+        found = [scrape for folder in folders for scrape in read_scrapes(folder / SERVER)]
+        if not found:
+            self.session.servers = ()
+            return
+        self.session.servers = targets(self.session.scenario, self.session.models.values())
+        writer.watch(self.session.servers)
+        for scrape in found:
+            writer.append_scrape(scrape)
+
+    def _as_it_was(self) -> scenarios.Scenario:
+        """Where Locust decided the load, every Edit opened a phase that no file knew of before."""
+        scenario = self.session.scenario
+        known = [phase.title for phase in scenario.load]
+        first, titles = scenario.load[0], {phase for _, _, phase in self.totals.counts}
+        more = [first.model_copy(update={"name": title}) for title in sorted(titles - set(known))]
+        return scenario.model_copy(update={"load": (*scenario.load, *more)})
 
     def _losses(self) -> Iterator[str]:
         """What is known to be missing, each also a gap in the ledger."""

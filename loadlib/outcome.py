@@ -21,6 +21,8 @@ from loadlib.quirks import quirk_of
 from loadlib.sample import Outcome
 from loadlib.tape import Fault, Tape
 
+MAX_COUNTED = 1_000_000  # characters that are counted here: a second of work, more than models say
+
 
 class Problem(Protocol):
     """An error response as the SDK reads it (`openai.APIStatusError`)."""
@@ -180,7 +182,7 @@ def usage_of(answer: Answer, prompt: Prompt | None, model: Model) -> Counts:
     if sent is None and prompt is not None:
         sent = prompt.tokens if prompt.tokens is not None else _prompt_tokens(prompt, model)
     if got is None:
-        got = _quietly(lambda: tokens.count(answer.generated, model.encoding))
+        got = _quietly(lambda: _generated_tokens(answer, model))
     known = sent is not None or got is not None
     source = "local" if model.exact else "estimate"
     return Counts(sent, got, cached, reasoning, source if known else None)
@@ -203,6 +205,13 @@ def _with_reasoning(answer: Answer, model: Model) -> tuple[int | None, int | Non
 
 def _prompt_tokens(prompt: Prompt, model: Model) -> int | None:
     return _quietly(lambda: tokens.chat_tokens(prompt.messages, model.encoding))
+
+
+def _generated_tokens(answer: Answer, model: Model) -> int:
+    """Raises ValueError for text that nobody should be kept waiting for."""
+    if len(text := answer.generated) > MAX_COUNTED:
+        raise ValueError(f"more than {MAX_COUNTED:,} characters")
+    return tokens.count(text, model.encoding)
 
 
 def _quietly(count: Callable[[], int]) -> int | None:

@@ -51,6 +51,10 @@ class Judged:
 
 Check = Callable[[Said], Judged]
 
+MAX_CHECKED = 1_000_000
+"""Characters of an answer (and of its calls together) that a check looks at: more than any model
+says, and a second of work. A server that sends 64 MB must not stop everything for a minute."""
+
 RIGHT = Judged(passed=True)
 
 
@@ -81,7 +85,7 @@ def judged(check: Check, said: Said) -> Judged:
     lost for it.
     """
     try:
-        found = check(said)
+        found = check(_bounded(said))
     except Exception as error:  # noqa: BLE001
         return wrong(f"the check raised {type(error).__name__}: {error}")
     if found.passed:
@@ -90,6 +94,13 @@ def judged(check: Check, said: Said) -> Judged:
         passed=False, flaw=_plain(said) or found.flaw or Flaw.WRONG,
         score=found.score, note=found.note,
     )  # fmt: skip
+
+
+def _bounded(said: Said) -> Said:
+    if len(said.text) + sum(len(arguments) for _, arguments in said.calls) <= MAX_CHECKED:
+        return said
+    calls = tuple((name[:200], arguments[:MAX_CHECKED]) for name, arguments in said.calls[:1])
+    return Said(said.text[:MAX_CHECKED], calls, said.refusal, said.finish_reason)
 
 
 def _plain(said: Said) -> Flaw | None:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+import msgspec
 import numpy as np
 from pydantic import ValidationError
 
 from loadlib import health, hlog, slo
 from loadlib.errors import DataError, ExitCode, UsageError
+from loadlib.foreign import check_extent, opened
 from loadlib.histogram import Histogram
 from loadlib.instrument import readings
 from loadlib.metrics import Instants
 from loadlib.ratelimits import Watch
 from loadlib.recorder import NS, Key, Recorder, Totals
-from loadlib.sample import Sample
+from loadlib.redact import redact
+from loadlib.sample import INSTANTS, Sample
 from loadlib.scenario_spec import ModelLimits
+from loadlib.server_record import Scrape
+from loadlib.server_summary import summarise_servers
+from loadlib.server_targets import Target
 from loadlib.slo import Objective
 from loadlib.summarise import SYSTEM_RATE, Window, summarise, system_rate
 from loadlib.summary import Summary, Verdict
@@ -29,6 +36,9 @@ NOTICE = (
 )
 UNFINISHED = "the run ended without a summary"
 _EVERY = 10_000  # rows per merge, to keep memory flat
+_POINTS = 1_000  # instants of one answer: its tokens are spread over seconds, no finer
+MAX_ATTEMPT_NS = 86_400 * 10**9  # from the intended start to the last instant of one attempt
+MAX_LOG_LINE = 2**20  # characters; a histogram of every bucket is 60,000
 
 
 @dataclass(slots=True)
@@ -61,6 +71,7 @@ class Recovered:
         scenario: Mapping[str, Any],
         manifest: Mapping[str, Any],
         why: str = UNFINISHED,
+        scrapes: Iterable[Scrape] = (),
     ) -> Summary:
         """The summary the run did not live to write: groups and health, no gates.
 
@@ -84,6 +95,9 @@ class Recovered:
             environment={name: manifest[name] for name in names if name in manifest},
             scenario=dict(scenario),
             rate_limits=watch.conclude(self.totals, _allowed(scenario)),
+            servers=summarise_servers(
+                _targets(manifest), scrapes, self.windows, self.totals.seconds
+            ),
             notices=(NOTICE,) if why == UNFINISHED else (NOTICE, why),
             started_at=str(manifest.get("started_at", "")),
             duration_s=(end - start) / NS if end else None,
@@ -91,11 +105,22 @@ class Recovered:
         )
 
 
-def recover(samples: Iterable[Sample], scenario: Mapping[str, Any]) -> Recovered:
-    """Add all rows up again, as the recorder did when they were made."""
+def recover(
+    samples: Iterable[Sample], scenario: Mapping[str, Any], file: str = "<rows>"
+) -> Recovered:
+    """Add all rows up again, as the recorder did when they were made.
+
+    Raises `DataError`, naming the file, for what no run can have recorded.
+    """
     recorder, totals = Recorder(0, rows=False), Totals()
     spans: dict[tuple[str, str], tuple[int, int]] = {}
+    groups: set[Key] = set()
+    first_ns, last_ns = sys.maxsize, 0
     for number, sample in enumerate(samples, 1):
+        begin_ns, end_ns = _extent(sample, file, number)
+        first_ns, last_ns = min(first_ns, begin_ns), max(last_ns, end_ns)
+        groups.add((sample.model, sample.workload, sample.phase))
+        check_extent(len(groups), first_ns / NS, last_ns / NS, file)
         if sample.attempt == 1:  # of a request that was to be tried again, the rest may be lost
             recorder.scheduled((sample.model, sample.workload, sample.phase))
         recorder.add(sample, _events(sample))
@@ -110,13 +135,33 @@ def recover(samples: Iterable[Sample], scenario: Mapping[str, Any]) -> Recovered
     return Recovered(totals, tuple(_windows(spans, scenario)))
 
 
-def read_log(path: Path) -> Iterator[hlog.Entry]:
+def _extent(sample: Sample, file: str, number: int) -> tuple[int, int]:
+    """First and last instant of an attempt."""
+    instants = [at for name in INSTANTS if (at := getattr(sample, name)) is not None]
+    begin_ns, end_ns = min(instants), max(instants)
+    if end_ns - begin_ns > MAX_ATTEMPT_NS:
+        raise DataError("an attempt of more than a day", file=file, line=number)
+    return begin_ns, end_ns
+
+
+def read_log(folder: Path, name: str) -> Iterator[hlog.Entry]:
     """The intervals of a log file. Raises `DataError` with file and line for a damaged one."""
-    with path.open(encoding="utf-8", newline="\n") as file:
+    keys: set[Key] = set()
+    with opened(folder, name) as raw:
         try:
-            yield from hlog.parse(file)
+            for entry in hlog.parse(_log_lines(raw)):
+                keys.add(entry.key)
+                check_extent(len(keys), 0, 0, str(folder / name))
+                yield entry
         except ValueError as error:
-            raise DataError(str(error), file=str(path)) from None
+            raise DataError(redact(str(error)), file=str(folder / name)) from None
+
+
+def _log_lines(file: BinaryIO) -> Iterator[str]:
+    while line := file.readline(MAX_LOG_LINE):
+        if len(line) == MAX_LOG_LINE:
+            raise ValueError(f"a line of more than {MAX_LOG_LINE:,} bytes")
+        yield line.decode()
 
 
 def _events(sample: Sample) -> Instants:
@@ -124,7 +169,7 @@ def _events(sample: Sample) -> Instants:
     first, last = sample.first_token_ns, sample.last_token_ns
     if first is None or last is None or not sample.events:
         return np.zeros(0, np.int64)
-    return np.linspace(first, last, sample.events).astype(np.int64)
+    return np.linspace(first, last, min(sample.events, _POINTS)).astype(np.int64)
 
 
 def _windows(
@@ -145,6 +190,14 @@ def _windows(
             closed=phase.get("arrival") == "closed",
             varying=phase.get("arrival") == "trace" or isinstance(phase.get("rate"), list),
         )
+
+
+def _targets(manifest: Mapping[str, Any]) -> list[Target]:
+    """The servers the run looked at, as far as the manifest tells."""
+    try:
+        return msgspec.convert(manifest.get("servers", ()), type=list[Target], strict=False)
+    except msgspec.ValidationError:
+        return []
 
 
 def _allowed(scenario: Mapping[str, Any]) -> dict[str, ModelLimits | None]:

@@ -6,6 +6,7 @@ reports/20260101T120000Z-chat-1a2b3c/
     requests.jsonl.gz    one line per attempt (`Sample`), one gzip member per flush
     hdr/<metric>.hlog    interval histograms, about one per second and group
     timeseries.csv       one line per second and group
+    server.csv           one line per scrape of a server's metrics, where there are any
     summary.json         `summary.Summary`
 reports/latest           → the newest
 """
@@ -20,10 +21,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from loadlib import hlog, recover, rows
+from loadlib import foreign, hlog, recover, rows, scenario_yaml, series, server_record
 from loadlib.errors import DataError, LoadlibError, PreflightError, UsageError
 from loadlib.folder import (
     MANIFEST,
@@ -37,20 +36,17 @@ from loadlib.folder import (
 from loadlib.histogram import Histogram
 from loadlib.metrics import CATALOGUE
 from loadlib.provenance import environment
-from loadlib.recorder import NS, SECOND_FIELDS, Interval, Key, Totals
-from loadlib.redact import redact_argv
+from loadlib.recorder import NS, Interval, Key, Totals
+from loadlib.redact import redact, redact_argv
 from loadlib.sample import Sample
+from loadlib.server_record import Scrape
+from loadlib.server_targets import Target
 from loadlib.summarise import SYSTEM_RATE, Window, system_rate
 from loadlib.summary import SCHEMA_VERSION, Summary
 
 SUMMARY, SCENARIO = "summary.json", "scenario.yaml"
 REQUESTS, TIMESERIES, HDR = "requests.jsonl.gz", "timeseries.csv", "hdr"
-COLUMNS = (
-    *("second", "phase", "model", "workload"),
-    *("scheduled", "sent", "ended", "ok", "failed", "in_flight", "output_tokens", "input_tokens"),
-    "reserved_tokens",
-)
-"""Columns of timeseries.csv: second is Unix epoch seconds, in_flight is at its end."""
+SERVER = "server.csv"
 
 State = Literal["complete", "interrupted"]
 
@@ -142,6 +138,23 @@ class RunWriter:
                 raise ValueError(f"unknown metric {metric!r} from {source}")
             self._add(_log_name(metric), "".join(texts).encode(), source, start_ns)
 
+    def watch(self, targets: Sequence[Target]) -> None:
+        """Name the servers whose scrapes will come."""
+        self.manifest["servers"] = targets
+        self._try(MANIFEST, self._write_manifest)
+
+    def append_scrape(self, scrape: Scrape) -> None:
+        """Add one line to server.csv. Never raises for a disk: see `problems`."""
+        head = b"" if SERVER in self._files else server_record.header()
+        self._add(SERVER, head + server_record.line(scrape), scrape.server)
+
+    def scrapes(self) -> Iterator[Scrape]:
+        """Every scrape so far, the ones still waiting for the disk included."""
+        path, file = self.folder / SERVER, self._files.get(SERVER)
+        written = path.read_bytes() if path.exists() else b""
+        waiting = file.waiting if file is not None else b""
+        yield from server_record.parse(io.StringIO((written + waiting).decode()))
+
     def samples(self) -> Iterator[Sample]:
         """Every row so far, the ones still waiting for the disk included."""
         path = self.folder / REQUESTS
@@ -167,7 +180,7 @@ class RunWriter:
         rates = _system_rates(totals, windows)
         if rates:
             whole &= self._write(_log_name(SYSTEM_RATE), rates)
-        whole &= self._write(TIMESERIES, _series_csv(series_rows(totals.seconds)))
+        whole &= self._write(TIMESERIES, series.write(series.rows(totals.seconds)))
         whole &= self._write(SUMMARY, encode_json(summary))
         self.close()
         self.manifest |= {
@@ -242,9 +255,9 @@ class Run:
         """The interval histograms of a metric in the order of the log, about one a second."""
         if metric not in CATALOGUE:
             raise UsageError(f"unknown metric {metric!r}")
-        path = self.path / _log_name(metric)
-        if path.exists():
-            yield from recover.read_log(path)
+        name = _log_name(metric)
+        if (self.path / name).exists():
+            yield from recover.read_log(self.path, name)
 
     def samples(self) -> Iterator[Sample]:
         """Every attempt, in the order in which they ended; instants in Unix epoch ns."""
@@ -252,17 +265,21 @@ class Run:
         if path.exists():
             yield from rows.read(path)
 
+    def server(self) -> list[Scrape]:
+        """Every scrape of the servers' own metrics, in the order of the file.
+
+        Raises `DataError` for a damaged one.
+        """
+        return list(read_scrapes(self.path / SERVER))
+
     def seconds(self) -> list[dict[str, Any]]:
-        """One dict of `COLUMNS` per second and group; after `kill -9` made from the rows."""
+        """One dict of `series.COLUMNS` per second and group; after `kill -9` made from the rows."""
         path = self.path / TIMESERIES
         if not path.exists():
             found = self._recovered or recover.recover(self.samples(), {})
-            return series_rows(found.totals.seconds)
-        with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {name: value if name in _NAMES else int(value) for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
+            return series.rows(found.totals.seconds)
+        text = foreign.read(self.path, TIMESERIES, foreign.MAX_SERIES_BYTES)
+        return series.read(text, str(path))
 
     def _read_log(self, metric: str) -> dict[Key, Histogram]:
         found: dict[Key, Histogram] = {}
@@ -271,9 +288,6 @@ class Run:
         if self._recovered is not None and metric != "icl":  # rows know what a torn log does not
             found |= self._recovered.histograms(metric)
         return found
-
-
-_NAMES = ("phase", "model", "workload")
 
 
 def load(path: Path | str) -> Run:
@@ -304,12 +318,11 @@ def load(path: Path | str) -> Run:
 def _recovered(folder: Path, manifest: dict[str, Any], why: str = recover.UNFINISHED) -> Run:
     scenario = _read_scenario(folder)
     path = folder / REQUESTS
-    found = recover.recover(rows.read(path) if path.exists() else (), scenario)
-    log = folder / _log_name("icl")
-    if log.exists():
-        found.take_gaps(recover.read_log(log))
+    found = recover.recover(rows.read(path) if path.exists() else (), scenario, str(path))
+    if (folder / _log_name("icl")).exists():
+        found.take_gaps(recover.read_log(folder, _log_name("icl")))
     samples = rows.read(path) if path.exists() else iter(())
-    summary = found.summary(samples, scenario, manifest, why)
+    summary = found.summary(samples, scenario, manifest, why, read_scrapes(folder / SERVER))
     run = Run(folder, manifest, scenario, summary)
     run._recovered = found
     return run
@@ -317,30 +330,41 @@ def _recovered(folder: Path, manifest: dict[str, Any], why: str = recover.UNFINI
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+        return foreign.json_object(foreign.read(path.parent, path.name))
     except msgspec.MsgspecError as error:
-        raise DataError(str(error), file=str(path)) from None
+        raise DataError(redact(str(error)), file=str(path)) from None
 
 
 def _read_summary(path: Path) -> Summary:
     """Raises MsgspecError for what is no summary, `DataError` for another version's."""
-    data = path.read_bytes()
-    found = msgspec.json.decode(data, type=dict[str, Any])
+    data = foreign.read(path.parent, path.name)
+    found = foreign.json_object(data)
     major = str(found.get("schema_version", SCHEMA_VERSION)).partition(".")[0]
     if major != SCHEMA_VERSION.partition(".")[0]:
+        major = redact(major, limit=20)
         raise DataError(f"schema_version {major}.x, this loadlib reads 1.x", file=str(path))
-    return msgspec.json.decode(data, type=Summary)
+    summary = msgspec.json.decode(data, type=Summary)
+    foreign.check_extent(len(summary.groups), 0, 0, str(path))
+    return summary
 
 
 def _read_scenario(folder: Path) -> dict[str, Any]:
-    path = folder / SCENARIO
     try:
-        found = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+        data = foreign.read(folder, SCENARIO, scenario_yaml.MAX_BYTES)
     except FileNotFoundError:
         return {}
-    except YAMLError as error:
-        raise DataError(str(error).splitlines()[0], file=str(path)) from None
-    return found if isinstance(found, dict) else {}
+    return foreign.yaml_object(data, str(folder / SCENARIO))
+
+
+def read_scrapes(path: Path) -> Iterator[Scrape]:
+    """The scrapes of a server.csv, none where there is no such file. Raises `DataError`."""
+    if path.exists():
+        with foreign.opened(path.parent, path.name) as raw:
+            file = io.TextIOWrapper(raw, newline="", encoding="utf-8", errors="replace")
+            try:
+                yield from server_record.parse(file)
+            except (ValueError, csv.Error) as error:
+                raise DataError(str(error), file=str(path)) from None
 
 
 def settle(run: Run) -> None:
@@ -356,30 +380,9 @@ def settle(run: Run) -> None:
 
 def seal(folder: Path) -> None:
     """Hash the files again, after pages were added to a finished run. Raises OSError."""
-    manifest = msgspec.json.decode((folder / MANIFEST).read_bytes())
+    manifest = _read_json(folder / MANIFEST)
     manifest["files"] = hash_files(folder)
     write_atomically(folder / MANIFEST, encode_json(manifest))
-
-
-def series_rows(seconds: Mapping[tuple[int, Key], Sequence[int]]) -> list[dict[str, Any]]:
-    """Per-second counters as rows of `COLUMNS`, by group and time; quiet seconds are left out."""
-    found, flying = [], dict[Key, int]()
-    for second, key in sorted(seconds, key=lambda place: (place[1], place[0])):
-        row = dict(zip(SECOND_FIELDS, seconds[second, key], strict=True))
-        flying[key] = flying.get(key, 0) + row["sent"] - row["ended"]
-        model, workload, phase = key
-        where = {"second": second, "phase": phase, "model": model, "workload": workload}
-        whole = {**where, **row, "in_flight": flying[key]}
-        found.append({column: whole[column] for column in COLUMNS})
-    return found
-
-
-def _series_csv(found: Iterable[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(found)
-    return text.getvalue().encode()
 
 
 def _system_rates(totals: Totals, windows: Sequence[Window]) -> bytes:

@@ -9,6 +9,7 @@ unknown and never becomes 0.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -38,54 +39,59 @@ class Outcome(StrEnum):
         return self not in (Outcome.OK, Outcome.CANCELLED, Outcome.DROPPED)
 
 
+# Rows are read from files of others, too: no number there is larger than one can be.
+Ns = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
+
+
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt. Latencies derived from it are the rows of `metrics.CATALOGUE`."""
 
-    index: int  # ordinal of the arrival within (phase, model); attempts share it
+    index: Count  # ordinal of the arrival within (phase, model); attempts share it
     phase: str
     model: str  # the name in the scenario
     workload: str
     outcome: Outcome
 
-    intended_ns: int  # the instant the schedule says the request begins
-    sent_ns: int | None = None  # first byte of the request handed to the kernel
-    flushed_ns: int | None = None  # last byte of the request handed to the kernel
-    first_byte_ns: int | None = None  # first byte of the response
-    first_token_ns: int | None = None  # first generated token of any kind
-    first_output_ns: int | None = None  # first token of the answer proper (no reasoning)
-    first_call_ns: int | None = None  # first piece of a tool call
-    second_token_ns: int | None = None
-    last_token_ns: int | None = None
-    end_ns: int  # the attempt was over
+    intended_ns: Ns  # the instant the schedule says the request begins
+    sent_ns: Ns | None = None  # first byte of the request handed to the kernel
+    flushed_ns: Ns | None = None  # last byte of the request handed to the kernel
+    first_byte_ns: Ns | None = None  # first byte of the response
+    first_token_ns: Ns | None = None  # first generated token of any kind
+    first_output_ns: Ns | None = None  # first token of the answer proper (no reasoning)
+    first_call_ns: Ns | None = None  # first piece of a tool call
+    second_token_ns: Ns | None = None
+    last_token_ns: Ns | None = None
+    end_ns: Ns  # the attempt was over
 
-    status: int | None = None  # HTTP status
+    status: Count | None = None  # HTTP status
     cause: str | None = None  # a short machine word that refines `outcome`
     error: str | None = None  # redacted, at most 200 characters, for people
     finish_reason: str | None = None
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    reasoning_tokens: Count | None = None
     tokens_source: str | None = None  # server | local | estimate; None where all are unknown
-    reserved_tokens: int | None = None  # prompt and output cap, as a rate limit counts them
-    asked_tokens: int | None = None  # prompt tokens the scenario asked for
-    cut_tokens: int | None = None  # what it was cut to so that the answer fits the window
+    reserved_tokens: Count | None = None  # prompt and output cap, as a rate limit counts them
+    asked_tokens: Count | None = None  # prompt tokens the scenario asked for
+    cut_tokens: Count | None = None  # what it was cut to so that the answer fits the window
 
-    events: int = 0  # content events of the stream
-    coalesced: int = 0  # … that shared a network read with an earlier one
-    connect_ns: int | None = None  # duration of TCP connect; None on a reused connection
-    tls_ns: int | None = None  # duration of the TLS handshake, likewise
+    events: Count = 0  # content events of the stream
+    coalesced: Count = 0  # … that shared a network read with an earlier one
+    connect_ns: Ns | None = None  # duration of TCP connect; None on a reused connection
+    tls_ns: Ns | None = None  # duration of the TLS handshake, likewise
     conn_reused: bool | None = None
-    attempt: int = 1
+    attempt: Count = 1
     retried: bool = False  # another attempt of the same request follows
     request_id: str | None = None  # the server's
     service_tier: str | None = None  # that served it, where the server says
-    retry_after_ms: int | None = None  # how long the server asks to wait
-    rate_limit: dict[str, int] | None = None  # what its headers say: see `limit_headers.read`
+    retry_after_ms: Count | None = None  # how long the server asks to wait
+    rate_limit: dict[str, Count] | None = None  # what its headers say: see `limit_headers.read`
     prompt_sha: str | None = None  # first 16 hex digits of the SHA-256 of the request body
-    prompt_bytes: int | None = None
-    turn: int = 1  # of a conversation; later turns have the index of the first
+    prompt_bytes: Count | None = None
+    turn: Count = 1  # of a conversation; later turns have the index of the first
     variant: str | None = None  # which sort of the workload's prompts
     quality: bool | None = None  # the workload's checker; None where nothing was checked
     flaw: str | None = None  # why not: refused | empty | truncated | invalid | wrong

@@ -19,6 +19,7 @@ from loadlib.errors import ScenarioError, UsageError, nearest
 from loadlib.redact import redact
 from loadlib.scenario_fields import FROM_YAML, Spec
 from loadlib.scenario_phase import Phase
+from loadlib.scenario_server import ServerSpec
 from loadlib.scenario_spec import (
     Budget,
     Endpoint,
@@ -211,6 +212,7 @@ _BELOW: dict[str, tuple[int, type[Spec]]] = {
     "timeouts": (1, Timeouts),
     "on_throttle": (1, OnThrottle),
     "simulator": (1, Simulator),
+    "server_metrics": (2, ServerSpec),
 }
 """Top-level key → (steps to a mapping below it, what that mapping is)."""
 
@@ -391,11 +393,22 @@ def with_models(
         data.pop("simulator", None)
     gone = set(declared) - set(wanted)
     empty = _drop_models(data["workloads"], gone)
+    data["server_metrics"] = _serving(data["server_metrics"], gone)
     pairs = {f"{m}/{w}" for m, w in scenario.groups if m in gone or w in empty}
     moot = gone | empty | pairs
     data["slo"] = [line for line in data["slo"] if line.rpartition(": ")[0].strip() not in moot]
     flags = [flag for flag, used in (("--model", names), ("--base-url", base_url)) if used]
     return _rebuilt(data, ", ".join(flags))
+
+
+def _serving(servers: list[dict[str, Any]], gone: set[str]) -> list[dict[str, Any]]:
+    """The servers that still serve a model, with those they serve."""
+    kept = []
+    for server in servers:
+        models = [model for model in server.get("models", ()) if model not in gone]
+        if models or "models" not in server:
+            kept.append({**server, **({"models": models} if models else {})})
+    return kept
 
 
 def _drop_models(workloads: dict[str, Any], gone: set[str]) -> set[str]:

@@ -161,7 +161,7 @@ def _url(value: str) -> str:
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or re.search(r"\s", value):
+    if not usable or re.search(r"\s", value) or not value.isprintable():
         raise ValueError("should be a URL such as http://127.0.0.1:8080/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("should be a URL without user, password, query or fragment")

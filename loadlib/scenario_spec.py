@@ -39,6 +39,7 @@ from loadlib.scenario_fields import (
     broken,
 )
 from loadlib.scenario_phase import Phase
+from loadlib.scenario_server import ServerMetrics, check_servers
 from loadlib.schedule import expected_requests
 from loadlib.slo import Objective, parse, undecidable
 from loadlib.workloads import AnySpec, CappedSpec
@@ -259,6 +260,7 @@ class Scenario(Spec):
     simulator: Simulator | None = Field(
         None, description="target: simulator: what it is like; default: the catalogue's speeds"
     )
+    server_metrics: ServerMetrics = ()
     seed: int = Field(42, ge=0, lt=2**63)
     client: Literal["tape", "sdk"] = Field(
         "tape", description="sdk: the plain SDK path, as the cross-check of the tape"
@@ -314,6 +316,9 @@ class Scenario(Spec):
         _check_workloads(self)
         _check_traces(self)
         _check_slo(self)
+        simulated = 0 if self.target != "simulator" else (self.simulator or Simulator()).processes
+        own = any(model.base_url is not None for model in self.models)
+        check_servers(self.server_metrics, self.model_names, simulated=simulated, own=own)
         return self
 
     @property

@@ -6,12 +6,13 @@ completion. The same on every process: master, worker and local.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from loadlib import limits_planned, scenario_yaml
+from loadlib import keys, limits_planned, scenario_yaml
 from loadlib import scenario as scenarios
 from loadlib.catalog import Model, is_public, resolve
 from loadlib.errors import PreflightError, UsageError
@@ -19,6 +20,7 @@ from loadlib.guard import answers, beside_tokens
 from loadlib.redact import redact
 from loadlib.scenario import Phase, Reach, Scenario
 from loadlib.schedule import Shard, share
+from loadlib.server_targets import Target, targets
 from loadlib.workloads import PromptSpec, Replay, Stream, Workload, build
 
 DEFAULT_MAX_USD = 1.00
@@ -137,6 +139,7 @@ class Session:
     free: bool = False  # no scenario: Locust's own rules decide the load
     notices: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    servers: tuple[Target, ...] = ()  # whose own metrics are read beside the load
     untaken: frozenset[str] = frozenset()  # workloads that no picked user class takes
     unserved: frozenset[tuple[str, str]] = frozenset()  # (model, workload), known beforehand
 
@@ -167,6 +170,19 @@ class Session:
         """What the workloads say of the plan."""
         return Reach(self.serves, self.traced, self.turns)
 
+    @property
+    def destinations(self) -> list[str]:
+        """Where requests go, and which key: for who did not write the scenario."""
+        if self.scenario.target == "simulator":
+            return ["the simulator on this machine, without a key"]
+        found: dict[tuple[str, str | None], list[str]] = {}
+        for model in self.models.values():
+            found.setdefault((model.base_url, model.api_key_env), []).append(model.name)
+        return [
+            f"{url} {f'with the key in {name}' if name else 'without a key'}: {', '.join(models)}"
+            for (url, name), models in found.items()
+        ]
+
     def budget_share(self, shard: Shard) -> dict[str, Any]:
         """This process's part of the limits."""
         limits = self.limits
@@ -187,6 +203,7 @@ class Session:
             name: replace(model, base_url=base_url, api_key_env=None, api_version=None, auth=None)
             for name, model in self.models.items()
         }
+        self.servers = targets(self.scenario, self.models.values())
 
     def plan(self, user_classes: Iterable[type[Any]], available: Iterable[type[Any]] = ()) -> Plan:
         """Who takes which arrivals. `user_classes` are those that were picked and have tasks;
@@ -288,6 +305,7 @@ def open_session(
     scenario = _implied(user_classes, host, users) if choice.free else choice.scenario()
     chosen(scenario)
     models = {model.name: model for model in map(resolve, scenario.models)}
+    keys.refuse_inside(scenario.effective(), models.values(), os.environ)
     workloads = {
         name: build(name, spec, scenario.seed)
         for name, spec in scenario.workloads.items()
@@ -296,6 +314,7 @@ def open_session(
     session = Session(scenario, models, workloads, Limits(), free=choice.free)
     session.notices += _lifecycle(scenario, models.values())
     _check_public(scenario, models.values())
+    session.servers = targets(scenario, models.values())
     _check_lengths(session)
     _check_traces(session)
     session.limits = _limits(session)

@@ -275,6 +275,55 @@ class RateLimits(msgspec.Struct, frozen=True, kw_only=True):
     retry_after_ms: int | None = None  # the longest wait a response asked for
 
 
+class Level(msgspec.Struct, frozen=True, kw_only=True):
+    """A gauge over the scrapes of a phase."""
+
+    mean: float | None = None
+    max: float | None = None
+
+
+class ServerPhase(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server said while a phase lasted, and beside it what came here from its models.
+
+    Rates are between the first and the last scrape within the phase, ours in the same stretch.
+    """
+
+    phase: str
+    kind: Literal["warmup", "measure"] = "measure"
+    model: str | None = None  # where the server's models took turns
+    scrapes: int = 0  # that told something
+    running: Level = Level()
+    waiting: Level = Level()
+    kv_usage: Level = Level()
+    in_flight: Level = Level()  # ours, at the instants of the scrapes
+    preemptions: int | None = None
+    cached_share: float | None = None  # of the prompt tokens looked up in the prefix cache
+    output_tok_s: float | None = None
+    input_tok_s: float | None = None
+    ours_output_tok_s: float | None = None
+    ours_input_tok_s: float | None = None
+    output_ratio: float | None = None  # of all servers with the same models, to ours
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A server's own metrics beside the load: `server_metrics` of the scenario."""
+
+    name: str
+    url: str
+    kind: str | None = None  # vLLM, SGLang, llama.cpp …, by the names of its metrics
+    models: tuple[str, ...] = ()
+    every_s: float = 1.0
+    scrapes: int = 0  # all that were made …
+    failed: int = 0  # … and of those, that told nothing
+    failures: dict[str, int] = {}  # why, the most frequent first
+    took_ms_p50: float | None = None  # from the request to the whole answer
+    took_ms_max: float | None = None
+    restarts: int = 0  # its counters began anew
+    output_tokens: int | None = None  # between the first and the last scrape …
+    ours_output_tokens: int | None = None  # … and those that came here meanwhile
+    phases: tuple[ServerPhase, ...] = ()
+
+
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """`summary.json`."""
 
@@ -288,6 +337,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, Any] = {}
     scenario: dict[str, Any] = {}
     rate_limits: dict[str, RateLimits] = {}  # by model
+    servers: tuple[Server, ...] = ()
     models: dict[str, dict[str, Any]] = {}  # as resolved: wire name, endpoint host, price, window
     skipped: tuple[str, ...] = ()  # "long 128k skipped for gpt-4: window 8,192"
     notices: tuple[str, ...] = ()  # closed loop, partial data, default budget …

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import warm
+
 COMMAND = Path(sys.executable).with_name("loadlib")
 NO_CACHE = str(Path(tempfile.gettempdir()) / "loadlib-has-no-cache-in-tests")
+WITH_PAGE = {"LOADLIB_NO_REPORT": "no"}  # `environment` leaves it out: it is half of a short run
 _SILENT = ("= locust ", "! ")  # the equal Locust line, and remarks: neither is an error
 
 
@@ -32,25 +35,22 @@ def environment(**variables: str) -> dict[str, str]:
     unwanted = ("_PROXY", "_API_KEY", "LOADLIB_SCENARIO", "GITHUB_STEP_SUMMARY", "NO_COLOR")
     kept = {name: text for name, text in os.environ.items() if not name.upper().endswith(unwanted)}
     # Nor is it to matter what this machine was calibrated to.
-    return {**kept, "COLUMNS": "200", "XDG_CACHE_HOME": NO_CACHE, **variables}
+    ours = {"COLUMNS": "200", "XDG_CACHE_HOME": NO_CACHE, "LOADLIB_NO_REPORT": "yes"}
+    return {**kept, **ours, **variables}
 
 
-def start(*arguments: object, cwd: Path | None = None, **variables: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(COMMAND), *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        encoding="utf-8",
-        cwd=cwd,
-        env=environment(**variables),
-    )
+def start(
+    *arguments: object, cwd: Path | None = None, cold: bool = False, **variables: str
+) -> warm.Process:
+    words = map(str, arguments)
+    return warm.start("loadlib", *words, cwd=cwd, cold=cold, env=environment(**variables))
 
 
-def loadlib(*arguments: object, cwd: Path | None = None, **variables: str) -> Done:
+def loadlib(
+    *arguments: object, cwd: Path | None = None, cold: bool = False, **variables: str
+) -> Done:
     """Run it to its end; further keywords are environment variables."""
-    process = start(*arguments, cwd=cwd, **variables)
+    process = start(*arguments, cwd=cwd, cold=cold, **variables)
     try:
         out, err = process.communicate(timeout=90)
     except subprocess.TimeoutExpired:
@@ -60,31 +60,9 @@ def loadlib(*arguments: object, cwd: Path | None = None, **variables: str) -> Do
     return Done(process.returncode, out, err)
 
 
-_BATCH = """
-import contextlib, io, json, sys
-from loadlib.cli import main
-results = []
-for arguments in json.load(sys.stdin):
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main(arguments)
-        except SystemExit as end:
-            code = end.code
-    results.append([code, out.getvalue(), err.getvalue()])
-print(json.dumps(results))
-"""
-
-
 def batch(*commands: Sequence[object]) -> list[Done]:
-    """Many commands that send nothing, one after the other in one process: starting costs most."""
-    done = subprocess.run(
-        [sys.executable, "-c", _BATCH],
-        input=json.dumps([list(map(str, command)) for command in commands]),
-        capture_output=True, text=True, encoding="utf-8", timeout=90, check=True,
-        env=environment(),
-    )  # fmt: skip
-    return [Done(*result) for result in json.loads(done.stdout)]
+    """Several commands, one after the other."""
+    return [loadlib(*command) for command in commands]
 
 
 def refused(done: Done, code: int, *words: str) -> str:

@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
+import os
 import select
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import warm
 from locust_driver import PROFILE, Driver
 
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 READY = "loadlib simulator listening on "
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--cold", action="store_true", help="start every command from nothing, as a shell does"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    warm.always_cold |= config.getoption("--cold")
+
+
+def pytest_unconfigure() -> None:
+    warm.close()
 
 
 class Simulator:
     """One running simulator; `base_url` ends in `/v1`."""
 
     def __init__(self, *flags: str) -> None:
-        command = [sys.executable, "-m", "loadlib.simulator", "--port", "0", *flags]
-        self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self.process = warm.start("simulator", "--port", "0", *flags, env=os.environ)
         assert self.process.stdout is not None
         ready, _, _ = select.select([self.process.stdout], [], [], START_TIMEOUT_S)
         line = self.process.stdout.readline() if ready else ""
         if not line.startswith(READY):
             _, err = self.stop()
-            raise RuntimeError(f"{' '.join(command)} did not start: {line}{err}")
+            raise RuntimeError(f"simulator {' '.join(flags)} did not start: {line}{err}")
         self.base_url = line.removeprefix(READY).strip()
 
     @property

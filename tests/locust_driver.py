@@ -11,21 +11,21 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-BIN = Path(sys.executable).parent
+import warm
+
 LIMIT_S = 60.0
+QUIET = {"NO_COLOR": "1", "COLUMNS": "160", "LOADLIB_NO_REPORT": "yes"}
 
 # No delays but the tokens': answers of a chosen length in time, seen by whoever looks.
 PROFILE = """
@@ -97,21 +97,23 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 class Child:
     """A running process in a group of its own; `wait` ends it at the latest."""
 
-    def __init__(self, command: list[str], cwd: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, command: Sequence[str], cwd: Path, env: Mapping[str, str], *, cold: bool = False
+    ) -> None:
         self.cwd = cwd
         self._log = cwd / f"log-{time.monotonic_ns()}"
         self._out = self._log.with_suffix(".out").open("w+")
         self._err = self._log.with_suffix(".err").open("w+")
         self.env = own_port()
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("LOCUST", "LOADLIB"))}
-        self.process = subprocess.Popen(
-            command,
+        self.process = warm.start(
+            *command,
             cwd=cwd,
-            env={**clean, **self.env, "NO_COLOR": "1", "COLUMNS": "160", **(env or {})},
-            stdin=subprocess.DEVNULL,
+            env={**clean, **self.env, **QUIET, **env},
             stdout=self._out,
             stderr=self._err,
-            start_new_session=True,
+            session=True,
+            cold=cold,
         )
 
     @property
@@ -211,9 +213,8 @@ class Driver:
         text = "\n".join(f"{key}: {json.dumps(value)}" for key, value in whole.items())
         return self.write("scenario.yaml", f"{text}\nload: {load}\n").name
 
-    def start(self, *command: str, **env: str) -> Child:
-        program = shutil.which(command[0], path=str(BIN)) or command[0]
-        child = Child([program, *command[1:]], self.folder, env)
+    def start(self, *command: str, cold: bool = False, **env: str) -> Child:
+        child = Child(command, self.folder, env, cold=cold)
         self._children.append(child)
         return child
 
@@ -245,9 +246,10 @@ class Driver:
         except (EOFError, OSError):
             return []
 
-    def begin_locust(self, file: str, *flags: str, **env: str) -> Child:
+    def begin_locust(self, file: str, *flags: str, cold: bool = False, **env: str) -> Child:
         """Headless `locust -f FILE`, not waited for."""
-        return self.start("locust", "-f", file, "--headless", "--only-summary", *flags, **env)
+        command = "locust", "-f", file, "--headless", "--only-summary", *flags
+        return self.start(*command, cold=cold, **env)
 
     def close(self) -> None:
         for child in self._children:

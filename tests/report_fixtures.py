@@ -16,9 +16,12 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
+from server_fixtures import with_servers
 
 from loadlib.health import Readings, judge
 from loadlib.metrics import CATALOGUE, QUANTILES
+from loadlib.server_record import Scrape
+from loadlib.server_targets import Target
 from loadlib.summary import (
     Bracket,
     Cost,
@@ -61,6 +64,10 @@ class FakeRun:
     recorded: dict[tuple[str, str, str, str], np.ndarray] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
+    scrapes: list[Scrape] = field(default_factory=list)
+
+    def server(self) -> list[Scrape]:
+        return self.scrapes
 
     def histogram(self, model: str, workload: str, phase: str, metric: str) -> FakeHistogram:
         return FakeHistogram(self.recorded[model, workload, phase, metric])
@@ -506,13 +513,26 @@ def hostile() -> FakeRun:
         groups[0], errors={"x" * 1_000_000: 1, "bell \x07 and Bearer abcdefgh12345678": 2,
                            "a|b `code` <b>": 3})  # fmt: skip
     run.summary = msgspec.structs.replace(run.summary, groups=tuple(groups), notices=(evil,))
-    return run
+    target = Target(name=evil, url="http://127.0.0.1:8400/metrics", models=(evil,))
+    return with_servers(run, (target,), evil)
+
+
+def replicas() -> FakeRun:
+    """Two servers behind one model, under a ladder of loads; one of them is gone for a while."""
+    own = {"local": Speed(90, 3000, 41, None, 8192)}
+    run = judged(build("replicas", models=own, workloads=("chat",), seconds=60,
+                       phases=(("low", 4.0), ("high", 12.0))))  # fmt: skip
+    targets = tuple(
+        Target(name=f"gpu-{i}", url=f"http://127.0.0.1:840{i}/metrics", models=("local",))
+        for i in (0, 1)
+    )
+    return with_servers(run, targets, "vLLM", range(40, 52))
 
 
 FIXTURES = {
     make.__name__: make
     for make in (full, passing, small, steps, nothing, single, all_failed, many, crowd, only_128k,
-                 interrupted, hostile)
+                 interrupted, hostile, replicas)
 }  # fmt: skip
 
 

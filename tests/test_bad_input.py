@@ -15,7 +15,7 @@ import threading
 from contextlib import suppress
 
 import pytest
-from commandline import batch, loadlib, refused, scenario, start
+from commandline import WITH_PAGE, batch, loadlib, refused, scenario, start
 
 SCENARIO = """\
 version: 1
@@ -349,7 +349,7 @@ def test_a_disk_that_is_full_before_the_run(tmp_path, disk):
 
 def test_a_disk_that_is_full_during_the_run_is_never_a_pass(tmp_path, disk):
     out = disk(64)
-    done = loadlib("run", scenario(tmp_path), "--out", out)
+    done = loadlib("run", scenario(tmp_path), "--out", out, **WITH_PAGE)
     assert "Traceback" not in done.err
     assert "No space left on device" in done.err
     assert f"error: cannot write the report in {out}" in done.err

@@ -53,8 +53,8 @@ def test_every_figure_is_complete_without_its_picture(drawn, name):
 
 @pytest.mark.parametrize("chart", sorted(CHARTS))
 def test_specifications_are_valid_and_hold_their_own_data(drawn, chart):
-    of_one_model = {figure.id: figure for figure in (*drawn["steps"], *drawn["small"])}
-    spec = of_one_model[chart].spec
+    few = (*drawn["replicas"], *drawn["steps"], *drawn["small"])
+    spec = {figure.id: figure for figure in few}[chart].spec
     alt.Chart.from_dict(spec, validate=True)
     text = json.dumps(spec)
     assert '"url"' not in text
@@ -80,8 +80,8 @@ def test_a_run_without_requests_has_no_charts(drawn):
 
 def test_ladder_only_with_several_rates(drawn):
     ids = {name: [figure.id for figure in found] for name, found in drawn.items()}
-    assert "load-ladder" in ids["steps"]
-    assert all("load-ladder" not in found for name, found in ids.items() if name != "steps")
+    several = {"steps", "replicas"}
+    assert {name for name, found in ids.items() if "load-ladder" in found} == several
 
 
 # — percentiles ————————————————————————————————————————————————————————————————

@@ -7,12 +7,13 @@ import signal
 from itertools import pairwise
 
 import pytest
+from commandline import WITH_PAGE
 from locust_driver import Driver, rows
 from simulator_client import counters
 
 COMPLETE = {
-    "manifest.json", "scenario.yaml", "summary.json", "report.html", "summary.md", "junit.xml",
-    "timeseries.csv", "requests.jsonl.gz", "hdr",
+    "manifest.json", "scenario.yaml", "summary.json", "summary.md", "junit.xml", "timeseries.csv",
+    "requests.jsonl.gz", "hdr",
 }  # fmt: skip
 SLOW_CHAT = {"chat": {"kind": "chat", "output_tokens": 20}}  # 2 s on `slow`
 ENDLESS = {"chat": {"kind": "chat", "output_tokens": 300}}  # 30 s on `slow`
@@ -263,7 +264,8 @@ def stopped(tmp_path_factory, paced):
         mine = driver.sub(name)
         model = "watched" if name == "endless" else "slow"
         file = mine.scenario(load, models=[model], workloads=workloads)
-        children[name] = mine, mine.start("loadlib", "run", file, *flags)
+        page = WITH_PAGE if name == "sigterm" else {}
+        children[name] = mine, mine.start("loadlib", "run", file, *flags, **page)
     for name, (_, _, _, count, number) in cases.items():
         mine, child = children[name]
         if name == "endless":
@@ -281,6 +283,7 @@ def stopped(tmp_path_factory, paced):
 def test_a_signal_lets_streams_finish_and_leaves_a_complete_folder(stopped, name, code):
     ended = stopped[name]  # in the middle of its warm-up
     complete_and_interrupted(ended, code)
+    assert (ended.folder / "report.html").exists() == (name == "sigterm")
     counts = ended.requests(phase="warmup")
     assert counts["cancelled"] == 0
     assert counts["ok"] == counts["scheduled"] >= 10

@@ -12,13 +12,14 @@ import click
 import pytest
 
 from benchmarks.__main__ import _parser as benchmarks_parser
-from loadlib import scenario_spec
+from loadlib import scenario_server, scenario_spec
 from loadlib.catalog import CATALOGUE as MODELS
 from loadlib.cli import cli
 from loadlib.errors import ExitCode
 from loadlib.health import CHECKS, Readings
 from loadlib.metrics import CATALOGUE
 from loadlib.sample import Outcome, Sample
+from loadlib.server_record import COLUMNS
 from loadlib.simulator.fault_rules import WHEN
 from loadlib.simulator.faults import KINDS as FAULTS
 from loadlib.simulator.options import parser as simulator_parser
@@ -141,6 +142,7 @@ def test_every_health_check():
 def test_every_field_of_a_record():
     fields = section(page("run-folder.md"), "requests.jsonl.gz")
     assert undocumented(Sample.__struct_fields__, fields) == []
+    assert undocumented(COLUMNS, section(page("run-folder.md"), "server.csv")) == []
 
 
 # -- scenarios -------------------------------------------------------------------------------------
@@ -151,6 +153,7 @@ SPECS = {
     "load": scenario_spec.Phase,
     "budget": scenario_spec.Budget,
     "simulator": scenario_spec.Simulator,
+    "server_metrics": scenario_server.ServerSpec,
 }
 
 

@@ -29,13 +29,16 @@ LAYERS: tuple[str, ...] = (
         "backoff lengths"
     ),
     (
-        "recorder summarise run rows folder provenance recover calibration scenario image_tokens "
+        "recorder summarise run rows series folder foreign provenance recover calibration scenario "
+        "image_tokens keys "
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
-        "limits_planned json_check ledger shards lastword attendance masterclock"
+        "limits_planned json_check ledger shards lastword attendance masterclock scenario_server "
+        "server_metrics server_record server_targets server_summary"
     ),
     "gates verdict expectations compare ranking brevity conclude charts findings",
     "swarm client transport wire simulator report calibrate probe gather",
+    "launch",
     "cli",
     "__main__",
 )

@@ -213,8 +213,8 @@ def test_plain_locust_takes_scenario_file_and_leaves_the_same_artefacts(driver):
     steady = {"models": ["steady"]}
     theirs.write("chat.py", CHAT_ONLY)
     children = [
-        mine.start("loadlib", "run", mine.scenario(load, **steady)),
-        theirs.begin_locust("chat.py", "--scenario", theirs.scenario(load, **steady)),
+        mine.start("loadlib", "run", mine.scenario(load, **steady), cold=True),
+        theirs.begin_locust("chat.py", "--scenario", theirs.scenario(load, **steady), cold=True),
     ]
     ours, plain = [child.wait() for child in children]
     assert (ours.code, plain.code) == (0, 0), plain.err
@@ -472,7 +472,8 @@ class Asks(LLMUser):
 def test_an_early_ctrl_c_that_python_drops_ends_the_run_nevertheless(driver):
     name = driver.scenario("[{phase: measure, requests: 5, arrival: constant, rate: 30/s}]")
     driver.write("early.py", INTERRUPTED_COLLECTION)
-    child = driver.start("loadlib", "run", name, "--processes", "2", "--", "-f", "early.py")
+    command = "loadlib", "run", name, "--processes", "2", "--", "-f", "early.py"
+    child = driver.start(*command, cold=True)
     ended = child.wait()
     assert ended.code == 130, ended.err
     assert "stopped before the first request; no report was written" in ended.err

@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from commandline import WITH_PAGE
 from locust_driver import folders, read, rows
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -40,7 +41,7 @@ def groups(folder: Path) -> dict[tuple[str, str], dict]:
 
 def finished(driver, count: int) -> bool:
     found = folders(driver.reports) if driver.reports.exists() else []
-    return len(found) == count and all((f / "report.html").exists() for f in found)
+    return len(found) == count and all((f / "junit.xml").exists() for f in found)
 
 
 def test_each_start_stop_is_one_run_folder_and_edit_opens_a_new_row(driver):
@@ -152,7 +153,7 @@ def test_a_worker_may_join_a_free_run_and_stop_drains_all(driver):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_in_the_web_ui_leaves_a_complete_folder(driver, number, code):
     name = driver.scenario("[{phase: measure, duration: 30s, arrival: constant, rate: 10/s}]")
-    with driver.web("loadlib", "ui", name) as web:
+    with driver.web("loadlib", "ui", name, **WITH_PAGE) as web:
         web.start(users=100)
         web.child.until(lambda: [row for row in web.llm if row["ok"] > 2])
         web.child.signal(number)

@@ -8,7 +8,7 @@ import re
 from types import SimpleNamespace
 
 import pytest
-from commandline import loadlib, scenario
+from commandline import WITH_PAGE, loadlib, scenario
 
 from loadlib import rows
 
@@ -50,7 +50,7 @@ def run(simulators, tmp_path_factory):
         slo=["all: quality >= 99%"],
         target=None,
     )  # fmt: skip
-    done = loadlib("run", path, "--out", folder / "out", "--allow-unhealthy")
+    done = loadlib("run", path, "--out", folder / "out", "--allow-unhealthy", **WITH_PAGE)
     assert done.code in (0, 7), done.err
     (made,) = (one for one in (folder / "out").iterdir() if one.is_dir() and not one.is_symlink())
     summary = json.loads((made / "summary.json").read_text())

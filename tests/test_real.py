@@ -59,6 +59,15 @@ def test_conversations_are_replayed_and_tokens_equal_the_servers_own_counters(
     assert (run.folder / "report.html").stat().st_size > 10_000
     assert "Traceback" not in capfd.readouterr().err
 
+    (metrics,) = run.summary["servers"]
+    assert (metrics["kind"], metrics["failed"], metrics["restarts"]) == ("llama.cpp", 0, 0)
+    assert metrics["output_tokens"] == metrics["ours_output_tokens"] == run.server.output
+    (phase,) = metrics["phases"]
+    assert phase["scrapes"] >= 2
+    assert 1 <= phase["running"]["max"] <= real_server.SLOTS
+    assert phase["kv_usage"] == {"mean": None, "max": None}, "it does not say"
+    assert phase["cached_share"] == 0, "asked not to use its cache"
+
     demo_real.report(run)
     said = capfd.readouterr().out
     assert f"{run.ours.prompt:,} in summary.json, {run.server.prompt:,} in the server's" in said

@@ -1,6 +1,14 @@
-import pytest
+import base64
+import json
+import string
+import urllib.parse
 
-from loadlib.redact import MASK, redact, redact_argv
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadlib.errors import LoadlibError
+from loadlib.redact import FRAGMENT, MASK, hide, redact, redact_argv
 
 # put together here, so that no scanner takes them for real ones
 SK = "sk-" + "proj-abcDEF0123456789_xyz"
@@ -50,3 +58,77 @@ def test_command_lines():
     assert redact_argv(argv) == [
         *("loadlib", "run", "--api-key", MASK, "--set", f"x={MASK}", "--max-tokens", "20")
     ]
+
+
+# -- known secrets, however they are written -------------------------------------------------------
+
+LONG = "Quiet'Canary\"7f3a91\\Zq%2Fx-" + "0123456789abcdef" * 3
+
+
+@pytest.mark.parametrize(
+    ("write", "why"),
+    [
+        (lambda s: s, "as it is"),
+        (str.upper, "in another case"),
+        (json.dumps, "as JSON"),
+        (repr, "as Python"),
+        (lambda s: urllib.parse.quote(s, safe=""), "in a URL"),
+        (lambda s: base64.b64encode(s.encode()).decode(), "in base64"),
+        (lambda s: base64.urlsafe_b64encode(s.encode()).decode(), "in base64 of URLs"),
+        (lambda s: base64.b64encode(b"user:" + s.encode()).decode(), "of the basic scheme"),
+        (lambda s: s[:30], "cut"),
+        (lambda s: json.dumps(s)[3:40], "cut out of JSON"),
+        (lambda s: f"{s[:20]}***{s[-15:]}", "half-masked by the server"),
+        (lambda s: s[:25] + "\n" + s[25:], "broken into lines"),
+    ],
+)
+def test_a_known_secret_goes_however_it_is_written(write, why):
+    clean = redact(f"key {write(LONG)} is bad", [LONG], limit=None)
+    assert MASK in clean
+    assert clean.startswith("key ")
+    assert clean.endswith(" is bad")
+    assert not pieces(LONG) & pieces(clean), why
+
+
+def pieces(text: str) -> set[str]:
+    return {text[i : i + FRAGMENT].lower() for i in range(len(text) - FRAGMENT + 1)}
+
+
+@given(
+    st.text(string.printable.strip() + "éß", min_size=FRAGMENT, max_size=60),
+    st.text(max_size=40), st.text(max_size=40), st.integers(0, 60), st.integers(FRAGMENT, 60),
+)  # fmt: skip
+def test_no_dozen_characters_of_a_secret_survive(secret, before, after, start, size):
+    clean = hide(before + secret[start : start + size] + after, [secret])
+    assert not pieces(clean.replace(MASK, "\0")) & pieces(secret)
+
+
+@given(st.text(max_size=200), st.text("0123456789", min_size=FRAGMENT, max_size=30))
+def test_what_is_no_secret_stays(text, secret):
+    assert hide(text, [secret]) == text or pieces(text) & pieces(secret)
+
+
+def test_a_secret_cut_where_texts_are_cut_is_no_secret_half_kept():
+    """4,000 characters of a server's words are looked at: the end of them may be in a key."""
+    key = "tok." + "".join(f"{i * 7919 % 1000:03d}q" for i in range(240))
+    said = f"{key} {key} {key} {key} {key}"[:4000]
+    assert len(key) > 900
+    assert not pieces(redact(said, [key])) & pieces(key)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "why"),
+    [
+        ("::error file=a::pwned", ": :error file=a::pwned", "GitHub, at the start of a line"),
+        ("said  ::stop-commands::x", "said  : :stop-commands::x", "… or where one is wrapped"),
+        ("##vso[task.setvariable variable=x]y", "# #vso[task.setvariable variable=x]y", "Azure"),
+        ("a ##[add-path]/evil", "a # #[add-path]/evil", "GitHub's older form, anywhere"),
+        ("std::vector<int>::at", "std::vector<int>::at", "C++ is no command"),
+        ("## heading [1]", "## heading [1]", "nor is markdown"),
+        ("a\u200eb\u061cc\ufeffd", "a b c d", "marks of direction, and what nobody sees"),
+        ("hi\U000e0041\U000e0042 there", "hi  there", "text in tags, which only machines read"),
+    ],
+)  # fmt: skip
+def test_what_a_log_would_obey(text, expected, why):
+    assert redact(text) == expected, why
+    assert str(LoadlibError(text)) == expected, why

@@ -705,7 +705,7 @@ def test_why_requests_were_dropped(causes, dropped, said, why):
 
 def test_a_report_that_was_not_written_is_not_named(tmp_path):
     text = shown(terminal.print_summary, FIXTURES["full"]().summary, tmp_path)
-    assert text.endswith("  no report was written\n")
+    assert text.endswith(f"  run folder {tmp_path}, without a report\n")
     assert "report.html" not in text
 
 

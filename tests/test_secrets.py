@@ -9,7 +9,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from commandline import Done, loadlib, scenario
+from commandline import WITH_PAGE, Done, loadlib, scenario
 
 # Nothing about it looks like a key: only knowing it can keep it out.
 CANARY = "Quiet.Canary-7f3a91"
@@ -94,7 +94,7 @@ def test_a_server_that_repeats_the_key_gets_it_into_no_artefact(tmp_path, echo, 
     model = {"name": "own", "base_url": echo, "api_key_env": "MINE"}
     path = scenario(tmp_path, echo, models=[model], slo=["all: error_rate < 1%"], client=client)
     out = tmp_path / "reports"
-    done = loadlib("run", path, "--out", out, "-v", MINE=key)
+    done = loadlib("run", path, "--out", out, "-v", MINE=key, **WITH_PAGE)
     assert done.code == 5, done.err
     rows = dict(contents(out))[str((out / "latest").resolve() / "requests.jsonl.gz")]
     samples = [json.loads(line) for line in rows.splitlines()]
@@ -112,7 +112,7 @@ def test_a_right_key_is_used_and_not_kept(tmp_path, simulators, monkeypatch):
     model = {"name": "own", "base_url": base_url, "api_key_env": "MINE"}
     path = scenario(tmp_path, base_url, models=[model])
     out = tmp_path / "reports"
-    done = loadlib("run", path, "--out", out, "--json", MINE=CANARY)
+    done = loadlib("run", path, "--out", out, "--json", MINE=CANARY, **WITH_PAGE)
     assert done.code == 0, done.err
     assert_nowhere(CANARY, done, out)
     assert b"MINE" in b"".join(data for _, data in contents(out))  # the variable's name is

@@ -246,10 +246,14 @@ def _run(folder: Path, scenario: dict[str, Any], *flags: str, load_s: float = 0.
     folder.mkdir()
     plan, out, log = folder / "calibrate.yaml", folder / "runs", folder / "run.log"
     plan.write_text(json.dumps(scenario), encoding="utf-8")  # JSON is YAML
-    command = [sys.executable, "-m", "loadlib", "run", str(plan), "--out", str(out), *flags]
+    command = [sys.executable, "-m", "loadlib", "run", str(plan), "--out", str(out), "--no-report"]
     with log.open("wb") as said:
         process = subprocess.Popen(  # noqa: S603 — our own command
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, env=_environment()
+            [*command, *flags],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=_environment(),
         )
     _bind(process.pid, 1)
     code, cpu_s = _ended(process, time.monotonic() + load_s + GRACE_S)

@@ -16,6 +16,7 @@ from loadlib.charts.latency import ttft_histogram, ttft_percentiles, user_rate_h
 from loadlib.charts.lengths import ttft_by_length
 from loadlib.charts.parts import Figure, HistogramLike, Key, RunLike
 from loadlib.charts.quality import quality_by_load
+from loadlib.charts.server import server_load
 from loadlib.charts.throughput import system_throughput
 
 CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
@@ -26,6 +27,7 @@ CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "system-throughput": system_throughput,
     "load-ladder": load_ladder,
     "quality-by-load": quality_by_load,
+    "server-load": server_load,
 }
 """Every chart by its id, in the order of the page."""
 

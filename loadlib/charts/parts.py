@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadlib.charts import numerals
+from loadlib.server_record import Scrape
 from loadlib.summary import Gate, Group, Summary
 
 WIDTH = 1120
@@ -56,6 +57,10 @@ class RunLike(Protocol):
 
     def seconds(self) -> Iterable[Row]:
         """Counters of every second, phase, model and workload."""
+        ...
+
+    def server(self) -> Iterable[Scrape]:
+        """What servers said of themselves meanwhile."""
         ...
 
 

@@ -152,7 +152,7 @@ def _time_panel(
                 **parts.GUTTER_EXTENT, domain=False, ticks=False)),
         )
     )  # fmt: skip
-    layers: list[Any] = _shades(windows, high)
+    layers: list[Any] = shades(windows, high)
     floor = np.zeros(-(-seconds // width))
     for name, series in lane.by_workload.items():
         top = floor + _means(series, width)
@@ -160,7 +160,7 @@ def _time_panel(
         floor = top
     if mean is not None:
         layers += _mean_rule(windows, mean)
-    labels = _phase_names(windows, drawn, seconds) if first else []
+    labels = phase_names(windows, drawn, seconds) if first else []
     return alt.layer(
         frame, *layers, *labels, parts.caption(parts.short(lane.model), drawn, -56)
     ).properties(width=drawn, height=ROW_HEIGHT)
@@ -181,7 +181,8 @@ def _area(floor: Any, top: Any, width: int, seconds: int, series: int) -> Drawn:
     )  # fmt: skip
 
 
-def _shades(windows: list[Window], high: float) -> list[Drawn]:
+def shades(windows: list[Window], high: float) -> list[Drawn]:
+    """The warm-up phases, shaded."""
     rows = [{"x": w.start, "x2": w.end, "y": 0, "y2": high} for w in windows if w.kind == "warmup"]
     if not rows:
         return []
@@ -204,7 +205,7 @@ def _mean_rule(windows: list[Window], mean: float) -> list[Drawn]:
     ]
 
 
-def _phase_names(windows: list[Window], drawn: int, seconds: int) -> list[Drawn]:
+def phase_names(windows: list[Window], drawn: int, seconds: int) -> list[Drawn]:
     """Names of the phases above the first row, right of the model's name, where they fit."""
     rows = []
     for window in windows:

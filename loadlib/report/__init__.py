@@ -18,24 +18,30 @@ from loadlib.summary import Summary
 STEP_SUMMARY_LIMIT = 1_000_000  # bytes; GitHub refuses the whole upload above 1,024 k
 
 
-def write(run: runs.Run | Path | str, *, static: bool = False, embed: int = 0) -> list[Path]:
+def write(
+    run: runs.Run | Path | str, *, page: bool = True, static: bool = False, embed: int = 0
+) -> list[Path]:
     """Write `report.html`, `summary.md` and `junit.xml` into the run folder; returns their paths.
 
-    `static` leaves scripts out of the page; `embed` shows up to so many single requests of each
-    kind and group. Each file is replaced atomically and hashed in the manifest. A killed run gets
-    its `summary.json` too, and is `interrupted` from now on. Raises OSError where the folder
-    cannot be written, and what `run.load` raises.
+    Without `page` the first is left out, which takes longer than all else together; `static` leaves
+    scripts out of it; `embed` shows up to so many single requests of each kind and group. Each file
+    is replaced atomically and hashed in the manifest. A killed run gets its `summary.json` too, and
+    is `interrupted` from now on. Raises OSError where the folder cannot be written, and what
+    `run.load` raises.
     """
-    from loadlib.report import html, junit, markdown, samples
+    from loadlib.report import junit, markdown
 
     loaded = run if isinstance(run, runs.Run) else runs.load(run)
     runs.settle(loaded)
-    picked = samples.pick(loaded.summary, loaded.samples(), embed) if embed else ()
     pages = {
-        "report.html": html.render(loaded, static=static, picked=picked),
         "summary.md": markdown.render(loaded.summary),
         "junit.xml": junit.render(loaded.summary),
     }
+    if page:
+        from loadlib.report import html, samples
+
+        picked = samples.pick(loaded.summary, loaded.samples(), embed) if embed else ()
+        pages = {"report.html": html.render(loaded, static=static, picked=picked), **pages}
     for name, text in pages.items():
         write_atomically(loaded.path / name, text.encode())
     if loaded.manifest.get("state") in ("complete", "interrupted"):

@@ -21,6 +21,7 @@ from loadlib.report import (
     quality,
     samples,
     scripts,
+    server,
     svg,
     tiles,
     view,
@@ -36,6 +37,7 @@ SECTIONS = {
     "system-throughput": "throughput",
     "load-ladder": "ladder",
     "quality-by-load": "quality",
+    "server-load": "server",
 }
 """Which section of the page a chart stands in."""
 
@@ -43,12 +45,14 @@ ARTEFACTS = (
     ("summary.json", "every figure on this page"),
     ("requests.jsonl.gz", "one line per attempt"),
     ("timeseries.csv", "counters of every second"),
+    ("server.csv", "what servers said of themselves, a line per scrape"),
     ("scenario.yaml", "the effective scenario"),
     ("manifest.json", "how the run was made, with hashes of all files"),
     ("summary.md", "verdict, gates and models as markdown"),
     ("junit.xml", "gates as test cases"),
 )
 PAGES = ("summary.md", "junit.xml")  # made after this page, so it cannot know their hashes
+SOMETIMES = ("server.csv",)  # not every run has it
 
 
 def render(run: RunLike, *, static: bool = False, picked: Sequence[samples.Picked] = ()) -> str:
@@ -69,6 +73,7 @@ def render(run: RunLike, *, static: bool = False, picked: Sequence[samples.Picke
         limits=limits,
         quality=quality,
         models=models,
+        server=server,
         icons=words.STATUS_ICONS,
         summary=summary,
         groups=view.shown(summary),
@@ -206,7 +211,9 @@ def file_rows(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     known = hashes if isinstance(hashes, Mapping) else {}
     rows = []
     for name, what in ARTEFACTS:
+        if name in SOMETIMES and name not in known:
+            continue
         found = "" if name in PAGES else known.get(name, "")
         digest = found.get("sha256", "") if isinstance(found, Mapping) else found
-        rows.append((name, what, str(digest)[:16]))
+        rows.append((name, what, f.line(digest)[:16]))
     return rows

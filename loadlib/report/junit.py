@@ -38,7 +38,7 @@ def render(summary: Summary) -> str:
         suite.set(name, str(number))
     suite.set("time", time)
     if summary.started_at:
-        suite.set("timestamp", _safe(summary.started_at).replace("+00:00", "Z"))
+        suite.set("timestamp", _safe(f.line(summary.started_at)).replace("+00:00", "Z"))
     root = ET.Element("testsuites", name="loadlib", time=time)
     for name, number in counts.items():
         root.set(name, str(number))

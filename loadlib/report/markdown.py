@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from loadlib import compare
 from loadlib.report import format as f
-from loadlib.report import health, limits, models, tiles, view
+from loadlib.report import health, limits, models, server, tiles, view
 from loadlib.summary import Comparison, Summary
 
 LIMIT = 200_000  # bytes
@@ -33,7 +33,8 @@ def code(raw: object) -> str:
 def render(summary: Summary) -> str:
     """The page, at most `LIMIT` bytes: rows are left out, and it says so."""
     blocks = [
-        *_head(summary), *_gates(summary), *_models(summary), *_limits(summary), *_errors(summary)
+        *_head(summary), *_gates(summary), *_models(summary), *_limits(summary), *_server(summary),
+        *_errors(summary),
     ]  # fmt: skip
     page = "\n\n".join(block for block in blocks if block) + "\n"
     if len(page.encode()) <= LIMIT:
@@ -46,7 +47,7 @@ def render(summary: Summary) -> str:
 def _head(summary: Summary) -> list[str]:
     head = view.headline(summary)
     name = text(f.name(summary.name or "run"))
-    facts = [f.instant(summary.started_at) if summary.started_at else "",
+    facts = [text(f.instant(summary.started_at)) if summary.started_at else "",
              f.duration(summary.duration_s) if summary.duration_s is not None else "",
              f"exit code {summary.verdict.exit_code}"]  # fmt: skip
     large = [f"{tile.label} **{tile.value}** {text(tile.detail)}" for tile in tiles.tiles(summary)]
@@ -131,6 +132,22 @@ def _limits(summary: Summary) -> list[str]:
         ((text(row.model), *(text(str(cell)) for cell in row.cells)) for row in rows[:MODELS]),
     )
     return ["### Rate limits, in the busiest minute", table, _left(rows, MODELS)]
+
+
+def _server(summary: Summary) -> list[str]:
+    """What the servers said of themselves in the measure phases."""
+    rows = [row for row in server.rows(summary) if not row.warmup]
+    if not rows:
+        return []
+    table = _table(
+        ("server", "phase", *server.HEADS),
+        "ll" + "r" * len(server.HEADS),
+        (
+            (text(row.server), text(row.phase), *(text(str(cell)) for cell in row.cells))
+            for row in rows[:MODELS]
+        ),
+    )
+    return ["### Server, by its own metrics", table, _left(rows, MODELS)]
 
 
 def _errors(summary: Summary) -> list[str]:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadlib.report import format as f
-from loadlib.report import health, limits, models, quality, tiles, view
+from loadlib.report import health, limits, models, quality, server, tiles, view
 from loadlib.report.markdown import ARROWS, INDICATIVE
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Summary
@@ -68,7 +68,7 @@ def print_summary(
     _health(summary, out)
     if folder is not None:
         page = folder / "report.html"
-        said = f"report {page}" if page.is_file() else "no report was written"
+        said = f"report {page}" if page.is_file() else f"run folder {folder}, without a report"
         out.print(Text(f"  {said}"), soft_wrap=True)
 
 
@@ -142,11 +142,13 @@ def _groups(summary: Summary, out: Console) -> None:
 
 def _misses(summary: Summary, out: Console) -> None:
     """What the table has no column for: dropped arrivals, what failed requests were told,
-    answers that did not pass their check, and prompts of another length than was asked for."""
+    answers that did not pass their check, what servers said of themselves, and prompts of
+    another length than was asked for."""
     told = view.error_examples(summary, limit=MESSAGES)
     lines = [f"{row.number}× {row.text} ({row.place})" for row in told]
     lines[:0] = _dropped(summary)
     lines += [*quality.misses(summary, limit=MESSAGES), *limits.lines(summary)[:MESSAGES]]
+    lines += server.lines(summary)[:MESSAGES]
     for line in lines:
         out.print(Padding(Text(line), (0, 0, 0, 2), expand=False))
     for line in view.delivered(summary):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import os
 import signal
 import socket
@@ -36,6 +37,7 @@ def serve(
     *,
     limits: bool = False,
     host: str = "127.0.0.1",
+    allow_remote: bool = False,
     require_key: str | None = None,
     strict_models: bool = False,
     rules: tuple[Rule, ...] = (),
@@ -57,11 +59,12 @@ def serve(
     of a `bad_certificate`, turn on TLS. `processes` share the port. `exit_with_parent` ends the
     server when the process that started it has ended.
 
+    With `allow_remote` it binds any address of this machine: whoever reaches it can use its CPU.
+
     Raises `UsageError` for a host other than loopback, a profile that cannot be used, or an
     empty key variable, and `PreflightError` for a port that cannot be had.
     """
-    if host not in LOOPBACK:
-        raise UsageError(f"the simulator binds loopback only, not {host!r}: use 127.0.0.1 or ::1")
+    address = _address(host, allow_remote=allow_remote)
     settings = Settings(
         profile=load_profile(profile, limited=limits),
         seed=seed,
@@ -72,7 +75,6 @@ def serve(
         reasoning_tokens=reasoning_tokens,
     )
     wrap = _tls(certificate, bad_certificate)
-    address = LOOPBACK[host]
     holder = _reserved(host, address, port, shared=processes > 1)
     taken: int = holder.getsockname()[1]
     scheme = "http" if wrap is None else "https"
@@ -104,6 +106,20 @@ def serve(
             crew.run(processes, work, ready, exit_with_parent=exit_with_parent)
     finally:
         holder.close()
+
+
+def _address(host: str, *, allow_remote: bool) -> str:
+    if host in LOOPBACK:
+        return LOOPBACK[host]
+    if not allow_remote:
+        raise UsageError(
+            f"the simulator binds loopback only, not {host!r}: use 127.0.0.1 or ::1, or say"
+            " --allow-remote where the network is private"
+        )
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        raise UsageError(f"{host!r} is not an address: 0.0.0.0 is every one") from None
 
 
 def _run(loop: asyncio.AbstractEventLoop, say: Callable[[], None]) -> None:

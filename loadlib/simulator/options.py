@@ -37,6 +37,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     add = made.add_argument
     add("--port", type=_up_to(0, 65535), default=0, help="0, the default, takes any free port")
     add("--host", default="127.0.0.1", help="a loopback address; any other is refused")
+    remote = "--host may be any address of this machine: for a private network only"
+    add("--allow-remote", action="store_true", help=remote)
     known = ", ".join(BUILT_IN[1:])
     add("--profile", default="catalogue", help=f"catalogue (default), {known}, or a YAML file")
     add("--limits", action="store_true", help="429 beyond the profile's optional rate limits")

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import loadlib
 from loadlib.engine import Load
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -109,6 +110,8 @@ def page(meters: dict[str, Meter]) -> str:
         samples = (line for labels, m in rows for line in read(m).lines(name, labels))
         family(name, "histogram", text, samples)
 
+    info = f'loadlib_simulator_info{{version="{loadlib.__version__}"}} 1'
+    family("loadlib_simulator_info", "gauge", "What this server is.", [info])
     for name, kind, text, read in _ENGINE:
         values = ((labels, read(load)) for labels, load in loads)
         samples = (f"{name}{{{labels}}} {value}" for labels, value in values if value is not None)

@@ -27,10 +27,12 @@ from loadlib.lastword import LastWord, Timetable
 from loadlib.recorder import NS, Interval, Live, Totals
 from loadlib.run import SCENARIO, RunWriter, seal
 from loadlib.scenario import Scenario, to_yaml
+from loadlib.server_record import Scrape
 from loadlib.session import Plan, Session
 from loadlib.summarise import Window
 from loadlib.summary import Summary
 from loadlib.swarm import clock
+from loadlib.swarm.scrape import Scraper
 from loadlib.swarm.yielding import Turns
 
 log = logging.getLogger(__name__)
@@ -50,6 +52,7 @@ class Run:
     folder: Path
     started_ns: int  # Unix epoch
     attendance: Attendance = field(default_factory=Attendance)
+    servers: dict[str, Scrape] = field(default_factory=dict)  # the last scrape of each
 
     @property
     def phase(self) -> str:
@@ -84,6 +87,9 @@ class Coordinator:
         )
         self.run = Run(session, Totals(), self._writer.folder, clock.wall_ns())
         self._who = self.run.attendance
+        self._scraper = Scraper(session.servers, self._on_scrape)
+        if session.servers:
+            self._writer.watch(session.servers)
         self._stage = -1
         self._acknowledged: dict[str, tuple[int, frozenset[int]]] = {}
         self._aborted: str | None = None
@@ -145,6 +151,14 @@ class Coordinator:
         if totals.merge(interval, source, Turns().give):
             totals.ledger[source].checksum += checksum
             self._writer.append(interval, source)
+
+    def watch_servers(self) -> None:
+        """Read the servers' own metrics from now on until the end; waits for the first ones."""
+        self._scraper.start()
+
+    def _on_scrape(self, scrape: Scrape) -> None:
+        self.run.servers[scrape.server] = scrape
+        self._writer.append_scrape(scrape)
 
     def on_ready(self, source: str, data: Mapping[str, Any]) -> None:
         """A worker waits for the others before a stage."""
@@ -258,6 +272,7 @@ class Coordinator:
             return
         self._concluding = True
         try:
+            self._scraper.stop()
             self._name_losses()
             summary = self._summary()
             self._finish(summary)
@@ -301,6 +316,7 @@ class Coordinator:
             ending,
             environment=self._writer.environment,
             started_ns=self.run.started_ns,
+            scrapes=self._writer.scrapes(),
         )
 
     def _finish(self, summary: Summary) -> None:

@@ -2,7 +2,8 @@
 
     loadlib_clock     worker → master   what time is it there? …
     loadlib_time      master → worker   … this (`clock`)
-    loadlib_here      worker → master   it understands the messages below
+    loadlib_here      worker → master   it understands the messages below, and its version
+    loadlib_refused   master → worker   it is of another version, and leaves
     loadlib_start     master → worker   scenario, shard, picked classes: take part in a run
     loadlib_begun     worker → master   it does, with its clock and shard file
     loadlib_go        master → workers  all users are there: begin
@@ -35,10 +36,11 @@ import psutil  # type: ignore[import-untyped]
 from locust.exception import RPCError
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadlib import shards
-from loadlib.errors import LoadlibError
+from loadlib import __version__, shards
+from loadlib.errors import LoadlibError, UsageError
 from loadlib.lastword import LastWord
 from loadlib.masterclock import APART_NS, MasterClock
+from loadlib.redact import redact
 from loadlib.scenario import to_yaml
 from loadlib.schedule import Shard
 from loadlib.session import open_session
@@ -64,7 +66,9 @@ class Messages:
         self._plugin, self._runner = plugin, plugin.runner
         self._run = 0  # the number of the run; messages of an earlier one are late
         self._here: set[str] = set()  # workers that understand us …
+        self._refused: dict[str, str] = {}  # those of another version, and what is said of it
         self._shards: dict[str, Shard] = {}  # … and those with a part in this run
+        self._outbox: Outbox | None = None
         self._pids: dict[str, int] = {}  # of the workers that this process has forked
         self.picked: frozenset[str] | None = None  # classes, by the master, for a worker
         self._clock = MasterClock()
@@ -80,6 +84,7 @@ class Messages:
             take("loadlib_ready", self._on_ready)
             take("loadlib_abort", self._on_abort)
         if not isinstance(self._runner, MasterRunner):
+            take("loadlib_refused", self._on_refused)
             take("loadlib_start", self._on_start)
             take("loadlib_go", self._on_go)
             take("loadlib_stage", self._on_stage)
@@ -95,7 +100,8 @@ class Messages:
     def say_here(self) -> None:
         """Locust's master knew of this worker before it could understand our messages."""
         gevent.spawn(self._ask_time)
-        self._runner.send_message("loadlib_here", {"pid": os.getpid()})
+        here = {"pid": os.getpid(), "version": __version__}
+        self._runner.send_message("loadlib_here", here)
 
     def begin_run(self, coordinator: Coordinator) -> None:
         """Divide a new run among the workers that are there; locally all of it is ours."""
@@ -110,6 +116,8 @@ class Messages:
             coordinator.expect(name)
         for name in self._here & set(names):
             self._send_start(name)
+        for name in self._refused.keys() & set(names):  # its leave was not heard yet
+            self._do_without(coordinator, name)
 
     def go(self) -> None:
         """The clock may start."""
@@ -192,6 +200,9 @@ class Messages:
         """Without a scenario a worker may join a run; divided schedules stay as they are."""
         name, plugin = str(msg.node_id), self._plugin
         coordinator = plugin.coordinator
+        if (theirs := (msg.data or {}).get("version")) != __version__:
+            self._refuse(name, redact(str(theirs or "without a number"), limit=40))
+            return
         self._here.add(name)
         if self._plugin.options.processes and _is_child(msg.data["pid"]):
             self._pids[name] = msg.data["pid"]
@@ -210,7 +221,28 @@ class Messages:
             coordinator.run.session.notices.append(late)
             log.warning("%s", late)
 
+    def _refuse(self, name: str, version: str) -> None:
+        """Messages, and what a figure means, may differ between versions."""
+        reason = f"worker {name} runs loadlib {version}, its master {__version__}"
+        self._runner.send_message("loadlib_refused", {"reason": reason}, name)
+        log.error("%s: it is refused", reason)
+        self._refused[name] = reason
+        coordinator = self._plugin.coordinator
+        if coordinator is not None and name in self._shards:
+            self._do_without(coordinator, name)
+        elif name in self._runner.clients:  # or Locust would count on it until it was missed
+            del self._runner.clients[name]
+
+    def _do_without(self, coordinator: Coordinator, name: str) -> None:
+        """A share of the load that nobody sends: better no run than half of one."""
+        coordinator.on_abort(self._refused[name])
+        coordinator.on_gone(name)
+
     # -- for a worker --------------------------------------------------------------------------
+
+    def _on_refused(self, msg: Any, **_kwargs: Any) -> None:
+        reason = redact(str(msg.data["reason"]))
+        self._plugin.give_up(UsageError(f"{reason}: install the same version on both"))
 
     def _on_start(self, msg: Any, **_kwargs: Any) -> None:
         data, plugin = msg.data, self._plugin
@@ -231,7 +263,8 @@ class Messages:
     def _give_up(self, run: int, why: str) -> None:
         send = self._sender(run)
         send("loadlib_abort", {"reason": why})
-        Outbox(send, None, self.master_silent).last_word(LastWord(seq=0, left=True))
+        self._outbox = Outbox(send, None, self.master_silent)
+        gevent.spawn(self._outbox.last_word, LastWord(seq=0, left=True))
 
     def _sender(self, run: int) -> Callable[[str, dict[str, Any]], None]:
         def send(kind: str, data: dict[str, Any]) -> None:
@@ -250,7 +283,7 @@ class Messages:
         if about is not None:
             file = ShardWriter(shards.path_of(self._out / str(about["run"]), name))
         send = self._sender(run)
-        outbox = Outbox(send, file, self.master_silent)
+        self._outbox = outbox = Outbox(send, file, self.master_silent)
         self._plugin.take_part(shard, send, outbox, self._clock.offset_ns(own_ns))
         if about is None:
             return
@@ -280,12 +313,12 @@ class Messages:
         self._clock.heard(data["asked_ns"], data["master_ns"], time.monotonic_ns())
 
     def _on_ack(self, msg: Any, **_kwargs: Any) -> None:
-        if self._plugin.worker is not None:
-            self._plugin.worker.outbox.on_ack(msg.data["upto"], msg.data["missing"])
+        if self._outbox is not None:
+            self._outbox.on_ack(msg.data["upto"], msg.data["missing"])
 
     def _on_confirm(self, **_kwargs: Any) -> None:
-        if self._plugin.worker is not None:
-            self._plugin.worker.outbox.on_confirmed()
+        if self._outbox is not None:
+            self._outbox.on_confirmed()
 
     def _on_go(self, **_kwargs: Any) -> None:
         if self._plugin.worker is not None:

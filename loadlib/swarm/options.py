@@ -23,6 +23,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "--seed": {"type": int, "help": "seed of the whole run"},
     "--out": {"default": "reports", "help": "folder in which run folders are made"},
     "--allow-unhealthy": {"action": "store_true", "help": "judge even an unhealthy measurement"},
+    "--no-report": {
+        "action": "store_true",
+        "env_var": "LOADLIB_NO_REPORT",
+        "help": "no report.html; `loadlib report` makes it later",
+    },
 }
 
 

@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gevent
 from gevent.event import Event
@@ -21,16 +21,18 @@ from locust.runners import MasterRunner, WorkerRunner
 from locust.user.task import filter_tasks_by_tags
 from locust.user.users import HttpUser
 
-from loadlib import calibration, gates, report
+from loadlib import calibration, gates, keys, report
 from loadlib.client import Client
 from loadlib.errors import ExitCode, LoadlibError, UsageError
+from loadlib.redact import redact_argv
 from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices, open_session
 from loadlib.summary import Summary
-from loadlib.swarm import webtab
+from loadlib.swarm import scrape, webguard, webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
 from loadlib.swarm.limits import allow_files, descriptors
+from loadlib.swarm.masking import mask_logs
 from loadlib.swarm.messages import Messages
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.outbox import Outbox, Send
@@ -44,6 +46,9 @@ from loadlib.swarm.worker import Worker, deadlines
 log = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 0.2
+LOCAL_SIMULATOR = (
+    "the simulator listens on this machine only: workers on other machines cannot reach it"
+)
 
 _last_folder: list[Path] = []  # of this process; what `loadlib run --json` prints from
 
@@ -90,12 +95,14 @@ class Plugin:
             self.session = self._open()
         self._listen()
         if not isinstance(runner, WorkerRunner):
+            self._hide_keys()
             self._prepare_target()
             self._size()
         self._opened = self.session
         if isinstance(runner, WorkerRunner):
             self._messages.say_here()
         if web_ui is not None:
+            webguard.install(web_ui)
             webtab.install(self, web_ui)
 
     # -- before the run ------------------------------------------------------------------------
@@ -135,11 +142,23 @@ class Plugin:
             session.notices.append(f"{shape} is left aside: the scenario's phases are the load")
         return session
 
+    def _hide_keys(self) -> None:
+        """They are known now: logs and what Locust sends its workers do without them."""
+        models, options = self.session.models.values(), self.options
+        mask_logs(models)
+        options.loadlib_argv = "\0".join(
+            redact_argv((options.loadlib_argv or "").split("\0"), self._secrets())
+        )
+        options.set = redact_argv(options.set or (), self._secrets())
+
     def _prepare_target(self) -> None:
         """The preflight of every endpoint; sends no completion."""
         session = self.session
+        remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
         if self.simulator is not None:
             session.redirect(self.simulator.base_url)
+            if remote:
+                session.notices.append(LOCAL_SIMULATOR)
         scenario = session.scenario
         client = Client(session.models, deadlines(scenario), lambda *_: None, mode=scenario.client)
         endpoints = {(m.base_url, m.api_key_env): m for m in reversed(session.models.values())}
@@ -149,12 +168,12 @@ class Plugin:
                 session.notices.append(remark)
         session.notices += client.notices()
         client.close()
+        unread = scrape.look(session.servers)
         plan = self._plan(session)
         if not any(crew.weights for crew in plan.crews.values()):
             raise UsageError("no user class of the locustfile takes any workload of the scenario")
         session.untaken = _untaken(plan)
         # Workers on other machines, and Locust's own load rules: nothing is known of them.
-        remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
         if not session.free and not remote:
             session.notices += calibration.notices(
                 session.stages, scenario, self.options.processes, session.serves
@@ -164,6 +183,7 @@ class Plugin:
         for line in (
             *session.skipped,
             *session.notices,
+            *unread,
             *crew_notices(plan),
             *(() if session.free else short),
         ):
@@ -241,12 +261,16 @@ class Plugin:
                 on_end=self._on_end,
             )
         except LoadlibError as error:
-            self._signals.give_up(error)
+            self.give_up(error)
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         self._messages.begin_run(coordinator)
         self._begun.set()
         if session.free:
             self._begin(coordinator)
+
+    def give_up(self, error: LoadlibError) -> NoReturn:
+        """A run, or this worker's part in it, cannot begin."""
+        self._signals.give_up(error)
 
     def _on_spawned(self, **_kwargs: Any) -> None:
         """Under a scenario the clock starts when all users are there to take arrivals."""
@@ -268,6 +292,7 @@ class Plugin:
         if coordinator.stopping or self._progress is None or self.has_begun:
             return  # a signal was faster; Edit during a run
         self._progress.start()
+        coordinator.watch_servers()
         self._messages.go()
         gevent.spawn(self._watch, coordinator)
         gevent.spawn(self._until_done, coordinator)
@@ -301,6 +326,7 @@ class Plugin:
         """
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
+        mask_logs(self.session.models.values())
         plan = self._plan(self.session)
         self.worker = Worker(
             self.session, plan, shard, self.environment, send, outbox,
@@ -352,7 +378,7 @@ class Plugin:
         if not self.session.free or summary.verdict.status in ("interrupted", "aborted"):
             self.environment.process_exit_code = summary.verdict.exit_code
         try:
-            report.write(folder)
+            report.write(folder, page=not self.options.no_report)
         except OSError as problem:
             sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
             self.environment.process_exit_code = self.environment.process_exit_code or int(
@@ -374,9 +400,11 @@ class Plugin:
         given = self.options.loadlib_argv
         return given.split("\0") if given else ["locust", *sys.argv[1:]]
 
-    def _secrets(self) -> list[str]:
-        names = (m.api_key_env for m in self.session.models.values() if m.api_key_env)
-        return [key for name in names if (key := os.environ.get(name, "").strip())]
+    def _secrets(self) -> tuple[str, ...]:
+        session, likely = self.session, keys.likely(os.environ)
+        servers = (server.api_key_env for server in session.servers)
+        asked = (key for name in servers if name and (key := os.environ.get(name, "").strip()))
+        return (*keys.named(session.models.values(), os.environ), *asked, *likely)
 
 
 def _untaken(plan: Plan) -> frozenset[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 import openai
 
+from loadlib.redact import hide
 from loadlib.tape import Tape
 from loadlib.transport.sdk import SdkTransport
 from loadlib.transport.tape import (
@@ -22,6 +23,7 @@ from loadlib.transport.tape import (
 from loadlib.wire import Deadlines, Exchange, Failed, Pool
 
 CALL = "loadlib.call"
+MAX_SAID = 1 << 16  # characters of an error's body that are looked through
 
 Begin = Callable[[httpx2.Request], tuple[httpx2.Request, object]]
 OnFinish = Callable[[object, httpx2.Request, Tape], None]
@@ -137,10 +139,29 @@ class _LiveStream(httpx2.SyncByteStream):
 
 
 class _Live(openai.OpenAI):
+    secret = ""  # what must not stand in an error: Locust logs and sends on what a task raises
+
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """As the SDK's own."""
-        result = super().request(*args, **kwargs)
-        return _DroppableStream(result) if isinstance(result, openai.Stream) else result
+        try:
+            result = super().request(*args, **kwargs)
+        except openai.APIError as error:
+            raise _hidden(error, self.secret) from error.__cause__
+        if isinstance(result, openai.Stream):
+            return _DroppableStream(result, self.secret)
+        return result
+
+
+def _hidden(error: openai.APIError, secret: str) -> openai.APIError:
+    """The same error, without a key that the server repeats in it."""
+    known = (secret,)
+    error.args = tuple(hide(arg, known) if isinstance(arg, str) else arg for arg in error.args)
+    for name in ("message", "code", "param", "type"):
+        if isinstance(said := getattr(error, name, None), str):
+            setattr(error, name, hide(said, known))
+    if hide(said := str(error.body)[:MAX_SAID], known) != said:
+        error.body = hide(said, known)
+    return error
 
 
 class LiveSdk(_Live):
@@ -158,14 +179,18 @@ class _DroppableStream(openai.Stream[Any]):
     by, and with it the request's place, its connection and its sample.
     """
 
-    def __init__(self, inner: openai.Stream[Any]) -> None:  # of its own: there is nothing to build
-        self._inner = inner
+    # of its own: there is nothing to build
+    def __init__(self, inner: openai.Stream[Any], secret: str) -> None:
+        self._inner, self._secret = inner, secret
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
     def __next__(self) -> Any:
-        return next(self._inner)
+        try:
+            return next(self._inner)
+        except openai.APIError as error:
+            raise _hidden(error, self._secret) from error.__cause__
 
     def __iter__(self) -> Iterator[Any]:
         return self

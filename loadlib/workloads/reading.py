@@ -22,7 +22,7 @@ _WORDS = (
     "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
     "eleven", "twelve",
 )  # fmt: skip
-_LETTER = re.compile(r"(?:answer|option|choice)?\W*(?:is\b)?\W*([A-Z])\b(?!')", re.IGNORECASE)
+_LETTER = re.compile(r"(?:answer|option|choice)?\W*(?:is\b\W*)?([A-Z])\b(?!')", re.IGNORECASE)
 _LONGEST = 2_000  # characters of an answer that are looked at: it was asked to be short
 
 
@@ -64,7 +64,7 @@ class IsLetter:
     choices: tuple[str, ...]  # A, B, …
 
     def __call__(self, said: Said) -> Judged:  # noqa: D102
-        found = _LETTER.match(said.text.strip())
+        found = _LETTER.match(said.text[:_LONGEST].strip())
         picked = found[1].upper() if found else ""
         right = ord(self.letter) - ord("A")
         if "A" <= picked < chr(ord("A") + len(self.choices)):
