@@ -203,7 +203,7 @@ function showTiles(groups) {
     const tile = data.tiles[i];
     const [value, detail] = narrowed() ? TILES[tile.kind](tile, groups) : [tile.value, tile.detail];
     $(".value", element).textContent = value;
-    $(".detail bdi", element).textContent = detail;
+    $(".detail", element).textContent = detail;
   });
 }
 
