@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks import processes
+from benchmarks import million, processes
 from benchmarks.arithmetic import EVENTS, Shape, Spread, slope
 from benchmarks.lab import LOADLIB, FloorRun, Lab, LoadlibRun
 from benchmarks.processes import MeasurementError, burner
@@ -416,7 +416,7 @@ def simulator(bench: Bench) -> Iterable[Row]:
 
 
 def report(bench: Bench) -> Iterable[Row]:
-    """How long the pages of a run folder take; the best of three."""
+    """How long a run folder's pages take, the best of three; then of a million requests."""
     run = bench.paced(BUSY).long[-1]
     walls = []
     for _ in range(3):
@@ -434,6 +434,7 @@ def report(bench: Bench) -> Iterable[Row]:
         range=(min(walls), max(walls)),
         note=f"{run.requests:,} requests, {size / 1024:.0f} KiB of page",
     )
+    yield from million.report(bench.lab)
 
 
 BARS: dict[str, Callable[[Bench], Iterable[Row]]] = {
