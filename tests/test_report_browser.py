@@ -325,6 +325,8 @@ def test_a_chart_answers_to_pointer_and_keys_alike(open_page):
     page.mouse.move(box["x"] + 200, box["y"] + 120)
     page.wait_for_selector("#ttft-percentiles .tip:visible")
     assert "TTFT" in chart.locator(".tip").inner_text()
+    ring = chart.locator(".ring").bounding_box()
+    assert abs(ring["x"] + 5 - box["x"] - 200) < 40, "it is where the pointer is"
     assert page.complaints == []
 
 

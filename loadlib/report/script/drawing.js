@@ -67,7 +67,11 @@ function lendAxes(original, all, kept, spec, how) {
       });
     }
   });
-  if (spec.columns) spec.columns = Math.min(spec.columns, kept.length);
+  if (!spec.columns || kept.length >= spec.columns) return;
+  const gap = spec.spacing?.column ?? 18; // fewer columns share the whole width
+  const share = (width) => Math.floor((columns * (width + gap) - gap - (kept.length - 1) * gap) / kept.length);
+  for (const unit of kept.flatMap(unitsOf)) if (unit.width) unit.width = share(unit.width);
+  spec.columns = kept.length;
 }
 
 function dress(figure, layer, caption, axes) {
@@ -89,25 +93,37 @@ function dress(figure, layer, caption, axes) {
   layer.mark = { ...mark, tooltip: { expr: `{title: ${title}, ${said.join(", ")}}` } };
 }
 
+// Round values within a narrowed domain: on a log axis the coarsest steps of which three fit.
+function ticks(type, [low, high], before) {
+  const within = (values) => values.filter((v) => v >= low && v <= high);
+  if (type === "log") {
+    const twos = before.every((v) => Number.isInteger(Math.log2(v)));
+    const exponents = [...Array(80).keys()].map((i) => i - 30);
+    for (const steps of twos ? [[1], [1, 1.5]] : [[1], [1, 2, 5], [1, 1.5, 2, 3, 5, 7]]) {
+      const found = within(exponents.flatMap((e) => steps.map((s) => Number((s * (twos ? 2 : 10) ** e).toPrecision(12)))));
+      if (found.length >= 3) return found.filter((_, i) => i % Math.ceil(found.length / 9) === 0);
+    }
+  }
+  const raw = (high - low) / 5;
+  const base = 10 ** Math.floor(Math.log10(raw));
+  const step = base * [1, 2, 5, 10].find((s) => s * base >= raw);
+  const first = Math.ceil(low / step);
+  return [...Array(8).keys()].map((i) => Number(((first + i) * step).toPrecision(12))).filter((v) => v <= high);
+}
+
 function enlarge(figure, unit) {
-  const frame = frameOf(unit);
   let changed = false;
   for (const channel of ["x", "y"]) {
     const to = figure.zoom.get(scaleKey(channel, unit));
     if (!to) continue;
     changed = true;
-    const { scale, axis } = frame.encoding[channel];
+    const { scale, axis } = frameOf(unit).encoding[channel];
     scale.domain = to;
-    for (const row of [frame]) if (row.mark) row.mark.clip = true;
-    if (axis) {
-      delete axis.values;
-      axis.tickCount = channel === "x" ? 6 : 4;
-    }
+    if (axis) axis.values = ticks(scale.type, to, axis.values ?? []);
   }
   if (!changed) return;
-  for (const layer of layersOf(unit)) {
-    const placed = ["x", "y"].some((channel) => layer.encoding?.[channel]?.field);
-    if (!placed) continue;
+  for (const layer of layersOf(unit)) { // what is placed on the axes ends with them
+    if (!["x", "y"].some((channel) => layer.encoding?.[channel]?.field)) continue;
     layer.mark = { ...(typeof layer.mark === "string" ? { type: layer.mark } : layer.mark), clip: true };
   }
 }

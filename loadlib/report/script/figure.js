@@ -174,8 +174,9 @@ class Figure {
       if (key !== scaleKey(channel, this.units()[plot.unit])) return null;
       const i = channel === "x" ? 0 : 1;
       const size = channel === "x" ? plot.width : plot.height;
+      if (Math.abs(to[i] - from[i]) < (channel === "x" ? 12 : 24)) return null; // a line, not a box
       let ends = [from[i], to[i]].map((at) => Math.min(1, Math.max(0, (at - plot.at[i]) / size))).sort((a, b) => a - b);
-      if (ends[1] - ends[0] < 0.04) return null;
+      if (ends[1] - ends[0] < 0.01) return null;
       if (channel === "y") ends = [1 - ends[1], 1 - ends[0]];
       return ends.map((share) => low + (high - low) * share);
     });
@@ -231,8 +232,10 @@ class Figure {
       ...pairs.map(([name, value]) => make("span", {}, `${name}: `, make("b", {}, String(value)))));
     this.tip.hidden = this.ring.hidden = false;
     const svg = this.svg();
-    const scale = svg.getBoundingClientRect().width / Number(svg.getAttribute("width"));
-    const [left, top] = [point.x * scale + svg.offsetLeft, point.y * scale + (svg.offsetTop ?? 0)];
+    const [inner, outer] = [svg.getBoundingClientRect(), this.plot.getBoundingClientRect()];
+    const scale = inner.width / Number(svg.getAttribute("width"));
+    const left = point.x * scale + inner.left - outer.left + this.plot.scrollLeft;
+    const top = point.y * scale + inner.top - outer.top;
     Object.assign(this.ring.style, { left: `${left}px`, top: `${top}px` });
     const [from, room] = [this.plot.scrollLeft, this.plot.clientWidth];
     const beside = Math.max(from, Math.min(left - this.tip.offsetWidth / 2, from + room - this.tip.offsetWidth));

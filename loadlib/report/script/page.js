@@ -27,7 +27,12 @@ let state;
 // #latency&model=gpt-4o&model=gpt-4&ref=gpt-4o&sort=models.4.down&hide=ttft-histogram.1
 function readAddress() {
   const words = location.hash.slice(1).split("&");
-  const at = words[0].includes("=") ? "" : decodeURIComponent(words.shift());
+  let at = words[0].includes("=") ? "" : words.shift();
+  try {
+    at = decodeURIComponent(at);
+  } catch {
+    at = ""; // typed by hand, and wrong
+  }
   const given = new URLSearchParams(words.join("&"));
   const found = { at, ref: given.get("ref") ?? data.reference, sort: {}, hide: new Set(given.getAll("hide")) };
   for (const choice of CHOICES) {
