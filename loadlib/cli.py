@@ -308,8 +308,10 @@ def _choice(scenario: str | None, given: dict[str, Any]) -> Choice:
 @click.option("--static", is_flag=True, help="Leave out all scripts: a page to read, not to use.")
 @click.option("--embed-samples", "embed", type=click.IntRange(0, 10), default=0, metavar="N",
               help="Show N single requests of each kind and group.")  # fmt: skip
+@click.option("--so-far", is_flag=True,
+              help="Print the page of a run that goes on; write nothing.")  # fmt: skip
 def report(
-    *, folders: Sequence[Path], from_shards: bool, out: Path | None, static: bool, embed: int
+    *, folders: Sequence[Path], from_shards: bool, out: Path | None, so_far: bool, **page: Any
 ) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
@@ -324,7 +326,10 @@ def report(
         folders = (found.folder,)
     elif len(folders) > 1 or out is not None:
         raise UsageError("one run folder, and no --out, without --from-shards")
-    for path in pages.write(folders[0], static=static, embed=embed):
+    if so_far:
+        _say(pages.so_far(folders[0], **page))
+        return ExitCode.PASS
+    for path in pages.write(folders[0], **page):
         _say(path)
     return ExitCode.PASS
 

@@ -4,7 +4,7 @@ these meet, so that a live run and a re-judged one cannot differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from loadlib import gates, health, ratelimits
 from loadlib.brevity import across_phases
 from loadlib.errorbound import Bound
+from loadlib.health import Readings
 from loadlib.instrument import Bounds, readings
 from loadlib.recorder import NS, Totals
 from loadlib.sample import Sample
@@ -19,7 +20,7 @@ from loadlib.server_record import Scrape
 from loadlib.server_summary import server_notices, summarise_servers
 from loadlib.session import Session
 from loadlib.summarise import Measured, Window, summarise
-from loadlib.summary import Group, Summary
+from loadlib.summary import Gate, Group, Health, Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,7 @@ class Ending:
 
     aborted: str | None = None
     signal: int | None = None
+    stopped: bool = False  # by neither, and before its plan was over
     recorder_errors: int = 0
     allow_unhealthy: bool = False
     regressions: Sequence[str] = ()
@@ -35,7 +37,7 @@ class Ending:
     @property
     def cut_short(self) -> bool:
         """Whether less was sent than planned because the run was stopped."""
-        return self.signal is not None or self.aborted is not None
+        return self.signal is not None or self.aborted is not None or self.stopped
 
 
 def conclude(
@@ -61,17 +63,16 @@ def conclude(
     read = readings(totals, groups, ending.recorder_errors, cpus)
     if ending.cut_short:  # the stop is the reason, and named already
         read = replace(read, delivered_share=None, offered=None)
-    condition = health.judge(read, overridden=ending.allow_unhealthy)
-    bound = _no_doubt if ending.allow_unhealthy else Bounds(totals, read)
-    found = gates.evaluate(groups, scenario.objectives, Measured(totals, windows), bound=bound)
-    if session.free:
-        found = ()  # nobody asked for gates: Locust's own exit code stands
+    condition, found = judge(
+        session, totals, groups, windows, read, allow_unhealthy=ending.allow_unhealthy
+    )
     verdict = gates.verdict(
         found,
         condition,
         groups,
         aborted=ending.aborted,
         signal=ending.signal,
+        stopped=ending.stopped and not session.free,
         regressions=ending.regressions,
         allow_unhealthy=ending.allow_unhealthy,
     )
@@ -100,6 +101,32 @@ def conclude(
         duration_s=round((end_ns - started_ns) / NS, 3),
         state="interrupted" if ending.cut_short else "complete",
     )
+
+
+def judge(
+    session: Session,
+    totals: Totals,
+    groups: Sequence[Group],
+    windows: Sequence[Window],
+    read: Readings,
+    *,
+    allow_unhealthy: bool,
+    pause: Callable[[], object] = lambda: None,
+) -> tuple[Health, tuple[Gate, ...]]:
+    """The condition of the instrument, and every gate of the scenario: of a run that is over, or
+    of what is there so far. `pause` is called before each gate, which takes a millisecond or so.
+    """
+    condition = health.judge(read, overridden=allow_unhealthy)
+    if session.free:  # nobody asked for gates: Locust's own exit code stands
+        return condition, ()
+    known = _no_doubt if allow_unhealthy else Bounds(totals, read)
+
+    def bound(metric: str, group: Group) -> Bound:
+        pause()
+        return known(metric, group)
+
+    source = Measured(totals, windows)
+    return condition, gates.evaluate(groups, session.scenario.objectives, source, bound=bound)
 
 
 def _no_doubt(_metric: str, _group: Group) -> Bound:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -15,16 +15,34 @@ from loadlib import shards
 from loadlib.catalog import resolve
 from loadlib.conclude import Ending, conclude
 from loadlib.errors import DataError, UsageError
-from loadlib.folder import SHARDS
-from loadlib.lastword import LastWord, Timetable
-from loadlib.recorder import Interval, Totals
-from loadlib.run import SERVER, RunWriter, read_scrapes
+from loadlib.folder import SHARDS, write_atomically
+from loadlib.foreign import check_extent
+from loadlib.lastword import LastWord, Timetable, as_it_was, cut_short
+from loadlib.recorder import NS, SECOND_FIELDS, Interval, Totals
+from loadlib.redact import one_line
+from loadlib.run import SCENARIO, SERVER, RunWriter, read_scrapes
+from loadlib.sample import Count, Ns
 from loadlib.server_targets import targets
 from loadlib.session import Limits, Session
 
-T = TypeVar("T")
-
+_Row = (Count,) * len(SECOND_FIELDS)
+MOST_WORKERS = 100_000
 PHANTOM = "shard {} of {}"  # what stands for a worker whose file is not there
+
+
+class _Interval(msgspec.Struct, frozen=True):
+    """`recorder.Interval`, as far as a file from elsewhere must be of its form."""
+
+    seq: Count
+    start_ns: Ns
+    end_ns: Ns
+    hist: list[tuple[str, str, str, str, bytes]]
+    counts: list[tuple[str, str, str, Count, dict[str, Count]]]
+    attempts: list[tuple[str, str, str, Count, Count]]
+    seconds: list[tuple[Count, str, str, str, *_Row]]  # type: ignore[valid-type]
+    rows: bytes
+    notes: list[tuple[str, bytes]]
+    marks: dict[str, Count]
 
 
 class Begin(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +51,7 @@ class Begin(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     worker: str
     shard: tuple[int, int]  # index, count
-    started_ns: int
+    started_ns: Ns
     scenario: str
     free: bool
     rates: dict[str, dict[str, float]]
@@ -62,17 +80,30 @@ class _Shard:
     path: Path
     about: Begin
     reports: Iterator[dict[str, Any]]
-    checksum: int = 0
     word: LastWord | None = None
+    _groups: set[tuple[str, ...]] = field(default_factory=set)
 
-    def intervals(self) -> Iterator[tuple[int, str, Interval]]:
-        """(end, worker, interval), in the order of time."""
+    def intervals(self) -> Iterator[tuple[int, _Shard, Interval]]:
+        """(end, shard, interval), in the order of time."""
         for report in self.reports:
             if report.get("kind") == "interval":
-                interval = report["interval"]
-                yield interval["end_ns"], self.about.worker, interval
+                interval: Interval = report.get("interval") or {}
+                known = _converted(interval, _Interval, self.path)
+                self._check(known)
+                yield known.end_ns, self, interval
             elif report.get("kind") == "end":
-                self.word = _converted(report["word"], LastWord, self.path)
+                self.word = _converted(report.get("word"), LastWord, self.path)
+                ends = [at for span in self.word.spans for at in (span.start_ns, span.end_ns)]
+                ends += [self.about.started_ns]
+                check_extent(1, min(ends) // NS, max(ends) // NS, str(self.path))
+
+    def _check(self, interval: _Interval) -> None:
+        """Raises DataError where these are not the seconds and groups of one run."""
+        instants = (self.about.started_ns, interval.start_ns, interval.end_ns)
+        seconds = [row[0] for row in interval.seconds] or [interval.end_ns // NS]
+        self._groups.update(row[:3] for row in interval.counts)
+        first, last = min(*instants) // NS, max(*instants) // NS
+        check_extent(len(self._groups), min(first, *seconds), max(last, *seconds), str(self.path))
 
 
 def gather(paths: Sequence[Path], out: Path | None = None) -> Gathered:
@@ -80,7 +111,8 @@ def gather(paths: Sequence[Path], out: Path | None = None) -> Gathered:
 
     Where `out` is None the folder is made beside the run folder they lie in. A worker whose file
     is not there, or ends before its last word, is a gap, named and counted; nothing is counted
-    twice, whatever is given twice.
+    twice, whatever is given twice. What stopped the run, if something did, is judged as it would
+    have been by the master.
 
     Raises:
         UsageError: there are no shard files.
@@ -129,33 +161,63 @@ class _Merging:
 
     def into(self, writer: RunWriter) -> Gathered:
         """Merge, judge and write."""
-        for _, worker, interval in heapq.merge(
+        for _, shard, interval in heapq.merge(
             *(one.intervals() for one in self.shards), key=lambda item: item[0]
         ):
-            if self.totals.merge(interval, worker):
-                writer.append(interval, worker)
+            self._take(shard, interval, writer)
         self._take_scrapes(writer)
+        said = self._said()
+        words = [word for word in said.values() if word is not None]
         if self.about.free:
-            self.session.scenario = self._as_it_was()
-        missing = tuple(self._losses())
+            self.session.scenario = self._with_edits(words)
+        ending = self._ending(words)
+        missing = tuple(map(one_line, self._losses(said, ending)))
         self.session.notices += [f"made of {len(self.shards)} shard files", *missing]
-        scenario = self.session.scenario
-        timetable = Timetable(scenario.load, frozenset(self.session.models), self.about.rates)
-        words = [one.word for one in self.shards if one.word is not None]
+        scenario, session = self.session.scenario, self.session
+        timetable = Timetable(scenario.load, frozenset(session.models), self.about.rates)
         windows = timetable.windows(words, self.totals)
+        if self.about.free:
+            session.scenario = as_it_was(scenario, windows)
+            text = scenarios.to_yaml(session.scenario).encode()
+            write_atomically(writer.folder / SCENARIO, text)
         summary = conclude(
-            self.session,
+            session,
             self.totals,
             writer.samples(),
             windows,
-            Ending(allow_unhealthy=self.about.allow_unhealthy),
+            ending,
             environment=writer.environment,
             started_ns=self.about.started_ns,
             scrapes=writer.scrapes(),
         )
         writer.finish(summary, summary.state, self.totals, windows)
-        workers = {one.about.worker for one in self.shards}
-        return Gathered(writer.folder, len(workers), self.totals.done, missing)
+        return Gathered(writer.folder, len(said), self.totals.done, missing)
+
+    def _take(self, shard: _Shard, interval: Interval, writer: RunWriter) -> None:
+        try:
+            if self.totals.merge(interval, shard.about.worker):
+                writer.append(interval, shard.about.worker)
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"not of this loadlib: {error!r}", file=str(shard.path)) from None
+
+    def _said(self) -> dict[str, LastWord | None]:
+        """Worker → its last word, from whichever of its files has it."""
+        found: dict[str, LastWord | None] = {}
+        for one in self.shards:
+            found[one.about.worker] = one.word or found.get(one.about.worker)
+        return found
+
+    def _ending(self, words: Sequence[LastWord]) -> Ending:
+        """Who left before the end takes a share away; if all did, it was the run that ended."""
+        aborted = next((word.aborted for word in words if word.aborted is not None), None)
+        signal = next((word.signal for word in words if word.signal is not None), None)
+        deserted = bool(words) and all(word.left for word in words)
+        return Ending(
+            aborted=aborted,
+            signal=signal,
+            stopped=aborted is None and signal is None and (deserted or cut_short(words)),
+            allow_unhealthy=self.about.allow_unhealthy,
+        )
 
     def _take_scrapes(self, writer: RunWriter) -> None:
         """What the master had read of the servers' own metrics, where its folder is at hand."""
@@ -169,28 +231,36 @@ class _Merging:
         for scrape in found:
             writer.append_scrape(scrape)
 
-    def _as_it_was(self) -> scenarios.Scenario:
+    def _with_edits(self, words: Sequence[LastWord]) -> scenarios.Scenario:
         """Where Locust decided the load, every Edit opened a phase that no file knew of before."""
         scenario = self.session.scenario
-        known = [phase.title for phase in scenario.load]
-        first, titles = scenario.load[0], {phase for _, _, phase in self.totals.counts}
-        more = [first.model_copy(update={"name": title}) for title in sorted(titles - set(known))]
+        titles = dict.fromkeys(span.phase for word in words for span in word.spans)
+        titles |= dict.fromkeys(phase for _, _, phase in self.totals.counts)
+        known = {phase.title for phase in scenario.load}
+        first = scenario.load[0]
+        more = [first.model_copy(update={"name": name}) for name in titles if name not in known]
         return scenario.model_copy(update={"load": (*scenario.load, *more)})
 
-    def _losses(self) -> Iterator[str]:
+    def _losses(self, said: Mapping[str, LastWord | None], ending: Ending) -> Iterator[str]:
         """What is known to be missing, each also a gap in the ledger."""
         ledger = self.totals.ledger
-        for one in self.shards:
-            name, account = one.about.worker, ledger[one.about.worker]
-            account.expect(account.last + 1 if one.word is None else one.word.seq)
-            if one.word is None:
+        for name, word in said.items():
+            account = ledger[name]
+            try:
+                account.expect(account.last + 1 if word is None else word.seq)
+            except ValueError as error:
+                raise DataError(f"worker {name}: {error}") from None
+            if word is None:
                 yield f"worker {name} ended without a last word; what came after is lost"
             elif account.missing:
                 yield f"worker {name}: {len(account.missing)} reports are damaged or missing"
-            elif account.requests != one.word.requests:
+            elif account.requests != word.requests:
                 account.expect(account.last + 1)
-                told = f"told of {one.word.requests:,} requests, {account.requests:,} are here"
+                told = f"told of {word.requests:,} requests, {account.requests:,} are here"
                 yield f"worker {name} {told}"
+            elif word.left and not ending.cut_short:
+                account.expect(account.last + 1)
+                yield f"worker {name} left before the end; its share is missing"
         count = max(one.about.shard[1] for one in self.shards)
         here = {one.about.shard[0] for one in self.shards}
         for index in sorted(set(range(count)) - here):
@@ -219,10 +289,14 @@ def _open(path: Path) -> _Shard:
     begin = next(reports, {})
     if begin.pop("kind", None) != "begin":
         raise DataError("does not begin with what its run is", file=str(path))
-    return _Shard(path, _converted(begin, Begin, path), reports)
+    about = _converted(begin, Begin, path)
+    index, count = about.shard
+    if not 0 <= index < count <= MOST_WORKERS:
+        raise DataError(f"not of this loadlib: shard {index} of {count}", file=str(path))
+    return _Shard(path, about, reports)
 
 
-def _converted(value: Any, kind: type[T], path: Path) -> T:
+def _converted(value: Any, kind: Any, path: Path) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from loadlib.recorder import NS, Totals
-from loadlib.scenario import Phase
+from loadlib.scenario import Phase, Scenario
 from loadlib.summarise import Window
 
 
@@ -32,8 +32,9 @@ class Latest(msgspec.Struct, frozen=True, kw_only=True):
 
 class LastWord(msgspec.Struct, frozen=True, kw_only=True):
     """`seq` reports were made, with so many finished `requests` and this `checksum` (the sum of
-    their frames' CRC-32). `left`: it ended before the run did. `problem`: why its shard file is not
-    whole, if so."""
+    their frames' CRC-32). `left`: it ended before the run did. `cut`: its plan was not over.
+    `signal`, `aborted`: what stopped the whole run. `problem`: why its shard file is not whole,
+    if so."""
 
     seq: int
     requests: int = 0
@@ -41,7 +42,55 @@ class LastWord(msgspec.Struct, frozen=True, kw_only=True):
     spans: tuple[Span, ...] = ()
     latest: tuple[Latest, ...] = ()
     left: bool = False
+    cut: bool = False
+    signal: int | None = None
+    aborted: str | None = None
     problem: str | None = None
+
+
+class Course:
+    """What a process did when: the instants of its last word. Monotonic ns."""
+
+    def __init__(self) -> None:
+        self._last: dict[tuple[str, str], tuple[int, int]] = {}
+        self._phases: list[tuple[str, int]] = []  # where Locust decides the load
+
+    @property
+    def phase(self) -> str | None:
+        """The one that was opened last."""
+        return self._phases[-1][0] if self._phases else None
+
+    @property
+    def since_ns(self) -> int | None:
+        """When it was opened."""
+        return self._phases[-1][1] if self._phases else None
+
+    def open(self, phase: str, now_ns: int) -> None:
+        """What begins from now on belongs to this phase."""
+        self._phases.append((phase, now_ns))
+
+    def ended(self, phase: str, model: str, intended_ns: int, end_ns: int) -> None:
+        """A request is over."""
+        begun, ended = self._last.get((phase, model), (0, 0))
+        self._last[phase, model] = max(begun, intended_ns), max(ended, end_ns)
+
+    @property
+    def latest(self) -> tuple[Latest, ...]:
+        """Of each phase and model."""
+        return tuple(
+            Latest(phase=phase, model=model, begin_ns=begin_ns, end_ns=end_ns)
+            for (phase, model), (begin_ns, end_ns) in self._last.items()
+        )
+
+    def spans(self, models: Iterable[str], now_ns: int) -> tuple[Span, ...]:
+        """Of the opened phases: each until the next one, the last until its last answer."""
+        last_ns = max((end_ns for _, end_ns in self._last.values()), default=now_ns)
+        ends = [start_ns for _, start_ns in self._phases[1:]] + [last_ns]
+        names = tuple(models)
+        return tuple(
+            Span(phase=title, models=names, start_ns=start_ns, end_ns=max(start_ns, end_ns))
+            for (title, start_ns), end_ns in zip(self._phases, ends, strict=False)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +115,11 @@ class Timetable:
                 if known is not None:
                     start_ns = min(known.start_ns, start_ns)
                     end_ns = max(known.end_ns, end_ns)
-                found[phase, model] = self._window(phases[phase], model, start_ns, end_ns)
+                found[phase, model] = self.window(phases[phase], model, start_ns, end_ns)
         for title, (first, last) in _lived(totals).items():
             if title in phases and not any(phase == title for phase, _ in found):
                 span = first * NS, (last + 1) * NS
-                found[title, None] = self._window(phases[title], None, *span)
+                found[title, None] = self.window(phases[title], None, *span)
         return tuple(found.values())
 
     def _spans(self, word: LastWord) -> Iterator[tuple[str, str | None, int, int]]:
@@ -94,7 +143,8 @@ class Timetable:
         rate = self.rates.get(phase.title, {}).get(latest.model)
         return latest.end_ns if not rate else latest.begin_ns + round(NS / rate)
 
-    def _window(self, phase: Phase, model: str | None, start_ns: int, end_ns: int) -> Window:
+    def window(self, phase: Phase, model: str | None, start_ns: int, end_ns: int) -> Window:
+        """What a phase was, for all models (None) or for one."""
         return Window(
             phase=phase.title,
             model=model,
@@ -115,6 +165,21 @@ def _lived(totals: Totals) -> dict[str, tuple[int, int]]:
         first, last = found.get(phase, (second, second))
         found[phase] = min(first, second), max(last, second)
     return found
+
+
+def cut_short(words: Iterable[LastWord]) -> bool:
+    """Whether the run ended before its plan did: someone's was not over who did not just leave."""
+    return any(word.cut and not word.left for word in words)
+
+
+def as_it_was(scenario: Scenario, windows: Iterable[Window]) -> Scenario:
+    """The implied scenario of a plain locustfile, with the durations Locust gave it."""
+    lasted = {one.phase: max(NS, one.end_ns - one.start_ns) for one in windows}
+    load = tuple(
+        phase.model_copy(update={"duration_ns": lasted.get(phase.title, NS)})
+        for phase in scenario.load
+    )
+    return scenario.model_copy(update={"load": load})
 
 
 def moved(word: LastWord, offset_ns: int) -> LastWord:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+MOST_MISSING = 1_000_000  # reports in a row: eleven days of them
+
 
 @dataclass(slots=True)
 class Account:
@@ -26,7 +28,12 @@ class Account:
         return True
 
     def expect(self, seq: int) -> None:
-        """So many reports exist: what has not come of them is missing."""
+        """So many reports exist: what has not come of them is missing.
+
+        Raises ValueError for a number that can only be damage.
+        """
+        if seq - self.last > MOST_MISSING:
+            raise ValueError(f"report {seq:,} after report {self.last:,}")
         if seq > self.last:
             self.missing.update(range(self.last + 1, seq + 1))
             self.last = seq

@@ -8,7 +8,7 @@ built and encoded only when it ends, so that adding a finished request costs mic
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +19,7 @@ import numpy as np
 from loadlib import rows as lines
 from loadlib.histogram import Histogram, Ints
 from loadlib.ledger import Ledger
-from loadlib.metrics import CATALOGUE, SCALE, Instants
+from loadlib.metrics import CATALOGUE, Instants
 from loadlib.sample import Outcome, Sample
 from loadlib.summary import Requests
 
@@ -33,6 +33,7 @@ differences to the interval before.
     seq        1, 2, 3 … per process      start_ns, end_ns
     hist       [[model, workload, phase, metric, Histogram.encode()], …]
     counts     [[model, workload, phase, scheduled, {outcome: n}], …]   requests
+    begun      [[model, workload, phase, n], …]   … of which so many were let go to be sent
     attempts   [[model, workload, phase, made, throttled], …]
     seconds    [[second, model, workload, phase, *SECOND_FIELDS], …]
     rows       one gzip member of JSON lines, one `Sample` each
@@ -49,7 +50,6 @@ output tokens by the arrival of their content event, input tokens by first token
 reserved ones (prompt and output cap) by first byte sent."""
 
 NS = 1_000_000_000
-LIVE_NS = 10 * NS  # what the live table looks back on
 _NO_EVENTS: Instants = np.zeros(0, np.int64)
 _READ = tuple((name, row.read) for name, row in CATALOGUE.items() if row.read is not None)
 
@@ -77,6 +77,10 @@ class Recorder:
         self.in_flight[key] += 1
         if self._start_ns is None and intended_ns is not None:
             self._start_ns = intended_ns + self.offset_ns
+
+    def began(self, key: Key) -> None:
+        """A request that was scheduled is about to be sent, for the first time."""
+        self._begun[key] += 1
 
     def add(self, sample: Sample, events: Instants | Sequence[int] = _NO_EVENTS) -> None:
         """A request is over (or was dropped); `events` are its content events' instants.
@@ -132,7 +136,7 @@ class Recorder:
             self._seconds,
             self._marks,
         )
-        attempts = self._attempts
+        attempts, begun = self._attempts, self._begun
         self._new_interval()
         self._start_ns = end_ns
         self.seq += 1
@@ -151,6 +155,7 @@ class Recorder:
                 [*key, scheduled[key], dict(outcomes.get(key, {}))]
                 for key in dict.fromkeys((*scheduled, *outcomes))
             ],
+            "begun": [[*key, n] for key, n in begun.items()],
             "attempts": [[*key, *row] for key, row in attempts.items()],
             "seconds": [[second, *key, *row] for (second, key), row in seconds.items()],
             "rows": lines.pack(b"".join(row + b"\n" for row in rows), pause),
@@ -161,6 +166,7 @@ class Recorder:
     def _new_interval(self) -> None:
         self._values: dict[tuple[Key, str], list[int | Ints]] = {}
         self._scheduled: Counter[Key] = Counter()
+        self._begun: Counter[Key] = Counter()
         self._outcomes: dict[Key, Counter[str]] = {}
         self._attempts: dict[Key, list[int]] = {}
         self._seconds: dict[tuple[int, Key], list[int]] = {}
@@ -256,6 +262,7 @@ class Counts:
     """Running totals of one key."""
 
     scheduled: int = 0
+    begun: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
     throttled_attempts: int = 0
@@ -270,10 +277,16 @@ class Counts:
         """Arrivals still owed."""
         return max(0, self.scheduled - self.done)
 
-    def requests(self) -> Requests:
-        """The counting identity; what is still owed now counts as lost."""
+    @property
+    def waiting(self) -> int:
+        """Of those owed, the ones that wait for their turn to be sent."""
+        never_begun = self.outcomes[Outcome.DROPPED.value]
+        return min(self.in_flight, max(0, self.scheduled - self.begun - never_begun))
+
+    def requests(self, *, so_far: bool = False) -> Requests:
+        """The counting identity; what is still owed counts as lost, or `so_far` not at all."""
         by = {outcome: self.outcomes[outcome.value] for outcome in Outcome}
-        done, lost = self.done, self.in_flight
+        done, lost = self.done, 0 if so_far else self.in_flight
         return Requests(
             scheduled=done + lost,
             sent=done + lost - by[Outcome.DROPPED],
@@ -288,24 +301,6 @@ class Counts:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
-    """One row of the live table; quantiles and rates are of the last `LIVE_NS`."""
-
-    model: str
-    workload: str
-    phase: str
-    in_flight: int
-    scheduled: int
-    ok: int
-    failed: int
-    dropped: int
-    outcomes: dict[str, int]
-    ttft_p50_ms: float | None
-    ttft_p99_ms: float | None
-    output_tok_s: float | None  # tokens of the requests that ended in that time
-
-
 class Totals:
     """The sum of all intervals of all processes."""
 
@@ -316,8 +311,6 @@ class Totals:
         self.notes: dict[str, Histogram] = {}
         self.marks: Counter[str] = Counter()
         self.ledger = Ledger()
-        self._recent: deque[_Recent] = deque()
-        self._latest_ns = 0
 
     def merge(
         self,
@@ -333,19 +326,18 @@ class Totals:
         if not self.ledger.accept(source, interval["seq"]):
             return False
         account = self.ledger[source]
-        recent = _Recent(interval["start_ns"], interval["end_ns"])
         for *names, metric, data in interval["hist"]:
             if pause is not None:
                 pause()
-            key = _key(names)
-            self.histograms.setdefault((key, metric), Histogram()).merge_encoded(data)
-            if metric == "ttft":
-                recent.ttft[key] = Histogram.decode(data)
+            merged = self.histograms.setdefault((_key(names), metric), Histogram())
+            merged.merge_encoded(data)
         for *names, scheduled, outcomes in interval["counts"]:
             counts = self.counts.setdefault(_key(names), Counts())
             counts.scheduled += scheduled
             counts.outcomes.update(outcomes)
             account.requests += sum(outcomes.values())
+        for *names, begun in interval.get("begun", ()):  # shards of older versions had none
+            self.counts.setdefault(_key(names), Counts()).begun += begun
         for *names, made, throttled in interval["attempts"]:
             counts = self.counts.setdefault(_key(names), Counts())
             counts.attempts += made
@@ -354,11 +346,9 @@ class Totals:
             key = (model, workload, phase)
             total = self.seconds.setdefault((second, key), [0] * len(SECOND_FIELDS))
             total[:] = map(sum, zip(total, row, strict=True))
-            recent.tokens[key] += row[5]
         for name, data in interval["notes"]:
             self.notes.setdefault(name, Histogram()).merge_encoded(data)
         self.marks.update(interval["marks"])
-        self._remember(recent)
         return True
 
     def mark(self, name: str, n: int = 1) -> None:
@@ -391,49 +381,6 @@ class Totals:
     def histogram(self, model: str, workload: str, phase: str, metric: str) -> Histogram:
         """The merged histogram, empty where nothing was recorded."""
         return self.histograms.get(((model, workload, phase), metric), Histogram())
-
-    def live(self) -> tuple[Live, ...]:
-        """One row per key seen so far, in the order of their appearance."""
-        since = self._latest_ns - LIVE_NS
-        recent = [item for item in self._recent if item.end_ns > since]
-        span_s = (self._latest_ns - min((item.start_ns for item in recent), default=0)) / NS
-        return tuple(self._live(key, counts, recent, span_s) for key, counts in self.counts.items())
-
-    def _live(self, key: Key, counts: Counts, recent: list[_Recent], span_s: float) -> Live:
-        ttft, requests = Histogram(), counts.requests()
-        for item in recent:
-            if key in item.ttft:
-                ttft.merge(item.ttft[key])
-        p50, p99 = (None if q is None else q / SCALE for q in ttft.quantiles((0.5, 0.99)))
-        tokens = sum(item.tokens[key] for item in recent)
-        return Live(
-            model=key[0],
-            workload=key[1],
-            phase=key[2],
-            in_flight=counts.in_flight,
-            scheduled=requests.scheduled,
-            ok=requests.ok,
-            failed=requests.failed,
-            dropped=requests.dropped,
-            outcomes=dict(counts.outcomes),
-            ttft_p50_ms=p50,
-            ttft_p99_ms=p99,
-            output_tok_s=tokens / span_s if recent and span_s > 0 else None,
-        )
-
-    def _remember(self, recent: _Recent) -> None:
-        self._latest_ns = max(self._latest_ns, recent.end_ns)
-        self._recent.append(recent)
-        while self._recent and self._recent[0].end_ns < self._latest_ns - LIVE_NS:
-            self._recent.popleft()
-
-
-@dataclass(slots=True)
-class _Recent:
-    start_ns: int
-    end_ns: int
-    ttft: dict[Key, Histogram] = field(default_factory=dict)
-    tokens: Counter[Key] = field(default_factory=Counter)
 
 
 def _key(names: Sequence[str]) -> Key:

@@ -35,6 +35,7 @@ NOTICE = (
     "and phases last from their first arrival to their last end"
 )
 UNFINISHED = "the run ended without a summary"
+SO_FAR = "the run goes on"
 _EVERY = 10_000  # rows per merge, to keep memory flat
 _POINTS = 1_000  # instants of one answer: its tokens are spread over seconds, no finer
 MAX_ATTEMPT_NS = 86_400 * 10**9  # from the intended start to the last instant of one attempt
@@ -98,7 +99,7 @@ class Recovered:
             servers=summarise_servers(
                 _targets(manifest), scrapes, self.windows, self.totals.seconds
             ),
-            notices=(NOTICE,) if why == UNFINISHED else (NOTICE, why),
+            notices=(NOTICE,) if why in (UNFINISHED, SO_FAR) else (NOTICE, why),
             started_at=str(manifest.get("started_at", "")),
             duration_s=(end - start) / NS if end else None,
             state="interrupted",

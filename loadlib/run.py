@@ -26,6 +26,7 @@ from loadlib import foreign, hlog, recover, rows, scenario_yaml, series, server_
 from loadlib.errors import DataError, LoadlibError, PreflightError, UsageError
 from loadlib.folder import (
     MANIFEST,
+    SHARDS,
     Appender,
     encode_json,
     hash_files,
@@ -239,6 +240,7 @@ class Run:
         self.manifest = manifest
         self.scenario = scenario
         self.summary = summary
+        self.so_far = False  # the run goes on: its verdict is not made yet
         self._logs: dict[str, dict[Key, Histogram]] = {}
         self._recovered: recover.Recovered | None = None
 
@@ -290,19 +292,22 @@ class Run:
         return found
 
 
-def load(path: Path | str) -> Run:
+def load(path: Path | str, *, so_far: bool = False) -> Run:
     """Read a run folder (or `reports/latest`), whatever state it is in.
 
     Without a summary, as after `kill -9`, or with a damaged one, it is made from the rows and
     logs: its state is `interrupted`. So is one that was made before: the run may go on yet.
-    Raises `UsageError` where there is no run, `DataError` for a damaged one.
+    `so_far` is for who knows that it does. Raises `UsageError` where there is no run, `DataError`
+    for a damaged one.
     """
     folder = Path(path).resolve()
     if not (folder / MANIFEST).exists() and not (folder / SUMMARY).exists():
-        raise UsageError(f"{path} is not a run folder: it has no {MANIFEST}")
+        more = "; --from-shards makes one of what it has" if (folder / SHARDS).is_dir() else ""
+        raise UsageError(f"{path} is not a run folder: it has no {MANIFEST}{more}")
     manifest = _read_json(folder / MANIFEST) if (folder / MANIFEST).exists() else {}
+    unfinished = recover.SO_FAR if so_far else recover.UNFINISHED
     if not (folder / SUMMARY).exists():
-        return _recovered(folder, manifest)
+        return _recovered(folder, manifest, unfinished)
     has_rows = (folder / REQUESTS).exists()
     try:
         summary = _read_summary(folder / SUMMARY)
@@ -311,11 +316,12 @@ def load(path: Path | str) -> Run:
             raise DataError(str(error), file=str(folder / SUMMARY)) from None
         return _recovered(folder, manifest, f"{SUMMARY} is damaged ({error})")
     if has_rows and recover.NOTICE in summary.notices:
-        return _recovered(folder, manifest, *summary.notices[1:2])
+        why = summary.notices[1] if len(summary.notices) > 1 else unfinished
+        return _recovered(folder, manifest, why)
     return Run(folder, manifest, summary.scenario or _read_scenario(folder), summary)
 
 
-def _recovered(folder: Path, manifest: dict[str, Any], why: str = recover.UNFINISHED) -> Run:
+def _recovered(folder: Path, manifest: dict[str, Any], why: str) -> Run:
     scenario = _read_scenario(folder)
     path = folder / REQUESTS
     found = recover.recover(rows.read(path) if path.exists() else (), scenario, str(path))
@@ -324,7 +330,7 @@ def _recovered(folder: Path, manifest: dict[str, Any], why: str = recover.UNFINI
     samples = rows.read(path) if path.exists() else iter(())
     summary = found.summary(samples, scenario, manifest, why, read_scrapes(folder / SERVER))
     run = Run(folder, manifest, scenario, summary)
-    run._recovered = found
+    run._recovered, run.so_far = found, why == recover.SO_FAR
     return run
 
 

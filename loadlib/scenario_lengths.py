@@ -35,6 +35,7 @@ TIME_SCHEMA: dict[str, Any] = {
 }
 
 MAX_PAUSE_NS = 86_400 * 10**9
+MAX_TOKENS = 20_000_000  # of a prompt or an answer: twice the largest window, 80 MB in memory
 
 _SIDES = {"prompt_tokens": 0, "output_tokens": 1}
 _QUANTILE = re.compile(r"p(\d{1,2}(?:[._]\d{1,4})?)")
@@ -71,6 +72,8 @@ def _count(value: object) -> int:
     count = units.count(value)
     if count == 0:
         raise ValueError("should be 1 or more")
+    if count > MAX_TOKENS:
+        raise ValueError(f"should be at most {MAX_TOKENS:,} tokens")
     return count
 
 

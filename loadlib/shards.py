@@ -20,6 +20,7 @@ import msgspec
 
 from loadlib.errors import DataError
 from loadlib.folder import SHARDS, Appender
+from loadlib.foreign import opened
 
 SUFFIX = ".shard"
 MAGIC = b"loadlib shard 1\n"
@@ -49,7 +50,7 @@ def unpack(frame: bytes) -> dict[str, Any]:
         raise ValueError("damaged on its way")
     try:
         return msgspec.msgpack.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise ValueError(f"not a report: {error}") from None
 
 
@@ -98,10 +99,10 @@ class ShardWriter:
 
     def close(self) -> None:
         """Close the file; what it still refuses is lost to it."""
-        if self._file is not None and not self._file.pending:
+        if self._file is not None:
             self._file.close()
-        else:
-            self._file = None
+            if self._file.pending:
+                self._file = None
 
 
 def find(folder: Path) -> list[Path]:
@@ -115,7 +116,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises DataError for a file that is no shard, OSError if it cannot be read.
     """
-    with path.open("rb") as file:
+    with opened(path.parent, path.name) as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise DataError("not a shard file", file=str(path))
         yield from _reports(file)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from typing import Literal
 
 import msgspec
 import numpy as np
 
-from loadlib import binomial, slo
-from loadlib.guard import costs_nothing
+from loadlib import slo
+from loadlib.gathered import Bucket, Gathered
 from loadlib.histogram import Histogram
-from loadlib.metrics import CATALOGUE, QUANTILES, SCALE, Metric
-from loadlib.quality import Flaw
+from loadlib.metrics import CATALOGUE, QUANTILES, SCALE
 from loadlib.recorder import NS, Counts, Key, Totals
-from loadlib.sample import Outcome, Sample
+from loadlib.sample import Sample
 from loadlib.slo import Objective
 from loadlib.summary import (
     Cost,
@@ -34,7 +30,7 @@ from loadlib.summary import (
 
 SYSTEM_RATE = "output_tok_s"
 _OUTPUT, _INPUT = 5, 6  # columns of recorder.SECOND_FIELDS
-_GRACE_NS = 250_000_000  # an arrival of the last instant may leave this much after the phase
+GRACE_NS = 250_000_000  # an arrival of the last instant may leave this much after the phase
 _TOP_ERRORS = 20
 _MOST_VARIANTS = 100
 _AT_ONCE = 4096  # values recorded in one go
@@ -82,222 +78,70 @@ def summarise(
     combinations that were to be served: each gets its groups even if nothing came. What was
     recorded beyond them follows in the order of appearance.
     """
-    gathered: dict[Key, _Gathered] = {}
+    gathered: dict[Key, Gathered] = {}
     for sample in samples:
         key = (sample.model, sample.workload, sample.phase)
-        if key not in gathered:
-            bounds = slo.bounds(objectives, sample.model, sample.workload)
-            gathered[key] = _Gathered(bounds, _window(windows, key))
-        gathered[key].add(sample)
-    groups = []
-    for key in _keys(totals, windows, pairs):
         mine = gathered.get(key)
         if mine is None:
-            mine = _Gathered(slo.bounds(objectives, key[0], key[1]), _window(windows, key))
-        groups.append(_group(key, totals, mine))
+            mine = gathered[key] = _gatherer(key, objectives, windows)
+        mine.add(sample)
+    groups = []
+    for key in keys_of(totals, windows, pairs):
+        mine = gathered.get(key) or _gatherer(key, objectives, windows)
+        window, requests = window_of(windows, key), totals.counts.get(key, Counts()).requests()
+        metrics = _metrics(key, totals, window)
+        groups.append(group(key, totals, mine, window, requests=requests, metrics=metrics))
     return tuple(groups)
 
 
-def _keys(
+def _gatherer(key: Key, objectives: Sequence[Objective], windows: Sequence[Window]) -> Gathered:
+    window = window_of(windows, key)
+    sent_by_ns = None if window is None else window.end_ns + GRACE_NS
+    return Gathered(slo.bounds(objectives, key[0], key[1]), sent_by_ns)
+
+
+def keys_of(
     totals: Totals, windows: Sequence[Window], pairs: Sequence[tuple[str, str]]
 ) -> Iterable[Key]:
+    """Every (model, workload, phase) a summary has a group of, in its order."""
     seen_pairs = dict.fromkeys((*pairs, *((key[0], key[1]) for key in totals.counts)))
     phases = dict.fromkeys((*(w.phase for w in windows), *(key[2] for key in totals.counts)))
     for model, workload in seen_pairs:
         for phase in phases:
             key = (model, workload, phase)
-            wanted = (model, workload) in pairs and _window(windows, key) is not None
+            wanted = (model, workload) in pairs and window_of(windows, key) is not None
             if wanted or key in totals.counts:
                 yield key
 
 
-def _window(windows: Sequence[Window], key: Key) -> Window | None:
+def window_of(windows: Sequence[Window], key: Key) -> Window | None:
+    """The window that a key's requests belong to."""
     return next((window for window in windows if window.covers(key)), None)
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """Requests of like length. It grows with the lengths there are, not with the requests."""
+def group(
+    key: Key,
+    totals: Totals,
+    mine: Gathered,
+    window: Window | None,
+    *,
+    requests: Requests,
+    metrics: dict[str, Stats],
+    token_rates: bool = True,
+) -> Group:
+    """What is known of one (model, workload, phase), put together.
 
-    lengths: Counter[int] = field(default_factory=Counter)  # tokens → requests
-    ttft: Histogram = field(default_factory=Histogram)  # µs …
-    fresh: array[int] = field(default_factory=lambda: array("q"))  # … and not in it yet
-    failed: int = 0
-    checked: int = 0
-    passed: int = 0
-
-    def settle(self) -> None:
-        """Count what is fresh: one by one it would cost ten times as much."""
-        self.ttft.record_many(self.fresh)
-        self.fresh = array("q")
-
-    def median_length(self) -> int:
-        """The lower median, tokens."""
-        rank = (self.lengths.total() + 1) // 2
-        ordered = sorted(self.lengths.items())
-        sums = accumulate(count for _, count in ordered)
-        return next(length for (length, _), upto in zip(ordered, sums, strict=True) if upto >= rank)
-
-
-@dataclass(slots=True)
-class _Checked:
-    """Answers that a check has looked at."""
-
-    checked: int = 0
-    passed: int = 0
-    scored: int = 0
-    score: float = 0.0
-    flaws: Counter[str] = field(default_factory=Counter)
-
-    def add(self, sample: Sample) -> None:
-        if sample.quality is None:
-            return
-        self.checked += 1
-        self.passed += sample.quality
-        if sample.score is not None:
-            self.scored += 1
-            self.score += sample.score
-        if not sample.quality:
-            self.flaws[sample.flaw or Flaw.WRONG] += 1
-
-    def quality(self) -> Quality:
-        return Quality(
-            checked=self.checked,
-            passed=self.passed,
-            share=self.passed / self.checked if self.checked else None,
-            ci95=binomial.wilson(self.passed, self.checked),
-            score=round(self.score / self.scored, 6) if self.scored else None,
-            flaws={flaw.value: n for flaw in Flaw if (n := self.flaws[flaw])},
-        )
-
-
-@dataclass(slots=True)
-class _Gathered:
-    """What can only be known from the single requests of a group."""
-
-    bounds: tuple[Objective, ...]
-    window: Window | None
-    good: int = 0
-    sent_in_time: int = 0
-    input: int | None = None
-    output: int | None = None
-    cached: int | None = None
-    reasoning: int | None = None
-    cost: float | None = None
-    uncosted: int = 0  # attempts …
-    requests_uncosted: int = 0  # … that were a request's last
-    sources: set[str] = field(default_factory=set)
-    quality: _Checked = field(default_factory=_Checked)
-    variants: dict[str, _Checked] = field(default_factory=dict)
-    opened: int | None = None
-    events: int = 0
-    coalesced: int = 0
-    causes: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    buckets: dict[int, _Bucket] = field(default_factory=dict)
-    said: int | None = None  # output tokens of answers that ended ok
-    said_known: bool = True
-    asked: int | None = None
-    cut: int | None = None
-    delivered: int | None = None
-    delivered_known: bool = True
-
-    def add(self, sample: Sample) -> None:
-        self._count_tokens(sample)
-        self._count_length(sample)
-        self.good += is_good(sample, self.bounds)
-        self.events += sample.events
-        self.coalesced += sample.coalesced
-        if sample.sent_ns is not None and self.window is not None:
-            in_time = sample.sent_ns <= self.window.end_ns + _GRACE_NS
-            self.sent_in_time += in_time and sample.attempt == 1
-        if sample.cost_usd is not None:
-            self.cost = (self.cost or 0.0) + sample.cost_usd
-        elif not costs_nothing(sample):
-            self.uncosted += 1
-            self.requests_uncosted += not sample.retried
-        self.quality.add(sample)
-        if sample.variant is not None and sample.quality is not None:
-            known = sample.variant in self.variants
-            if known or len(self.variants) < _MOST_VARIANTS:
-                self.variants.setdefault(sample.variant, _Checked()).add(sample)
-        if sample.conn_reused is not None:
-            self.opened = (self.opened or 0) + (not sample.conn_reused)
-        if sample.cause is not None and not sample.retried:
-            self.causes[f"{sample.outcome}/{sample.cause}"] += 1
-        if sample.error and (sample.error in self.errors or len(self.errors) < 1000):
-            self.errors[sample.error] += 1
-
-    def _count_tokens(self, sample: Sample) -> None:
-        self.input = _plus(self.input, sample.input_tokens)
-        self.output = _plus(self.output, sample.output_tokens)
-        self.cached = _plus(self.cached, sample.cached_tokens)
-        self.reasoning = _plus(self.reasoning, sample.reasoning_tokens)
-        if sample.tokens_source is not None:
-            self.sources.add(sample.tokens_source)
-        if sample.outcome is Outcome.OK:
-            self.said = _plus(self.said, sample.output_tokens)
-            self.said_known &= sample.output_tokens is not None
-        if sample.outcome is Outcome.OK and sample.asked_tokens is not None:
-            self.asked = _plus(self.asked, sample.asked_tokens)
-            kept = sample.asked_tokens if sample.cut_tokens is None else sample.cut_tokens
-            self.cut = _plus(self.cut, kept)
-            self.delivered = _plus(self.delivered, sample.input_tokens)
-            self.delivered_known &= sample.input_tokens is not None
-
-    def _count_length(self, sample: Sample) -> None:
-        known = (sample.input_tokens, sample.cut_tokens, sample.asked_tokens)
-        length = next((tokens for tokens in known if tokens is not None), None)
-        if length is None or sample.outcome is Outcome.CANCELLED or sample.retried:
-            return
-        bucket = self.buckets.get(length.bit_length())
-        if bucket is None:
-            bucket = self.buckets[length.bit_length()] = _Bucket()
-        bucket.lengths[length] += 1
-        bucket.failed += sample.outcome is not Outcome.OK
-        if sample.outcome is Outcome.OK:
-            bucket.fresh.extend(_values(CATALOGUE["ttft"], sample))
-            if len(bucket.fresh) >= _AT_ONCE:
-                bucket.settle()
-        if sample.quality is not None:
-            bucket.checked += 1
-            bucket.passed += sample.quality
-
-
-def is_good(sample: Sample, bounds: Iterable[Objective]) -> bool:
-    """Whether a request ended well and met every bound.
-
-    A bound on what the answer does not have (`tpot` of a single token) is met.
+    `token_rates` looks at every second of the window: half a millisecond after an hour.
     """
-    if sample.outcome is not Outcome.OK:
-        return False
-    return all(
-        bound.meets(value / SCALE)
-        for bound in bounds
-        for value in _values(CATALOGUE[bound.metric], sample)
-    )
-
-
-def _values(metric: Metric, sample: Sample) -> Sequence[int]:
-    assert metric.read is not None, f"{metric.name} is not read off samples"
-    return [int(value) for value in metric.read(sample, _NO_EVENTS)]
-
-
-def _plus(total: int | None, value: int | None) -> int | None:
-    return total if value is None else (total or 0) + value
-
-
-def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
-    counts, window = totals.counts.get(key, Counts()), mine.window
-    requests = counts.requests()
+    outcomes = totals.counts.get(key, Counts()).outcomes
     rate = None if window is None else window.rates.get(key[0])
     return Group(
         model=key[0],
         workload=key[1],
         phase=key[2],
         requests=requests,
-        outcomes={outcome: n for outcome, n in sorted(counts.outcomes.items()) if n},
-        metrics=_metrics(key, totals, window),
+        outcomes={outcome: n for outcome, n in sorted(outcomes.items()) if n},
+        metrics=metrics,
         tokens=Tokens(
             input=mine.input,
             output=mine.output,
@@ -306,8 +150,10 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
             source=_source(mine.sources),
             mean_answer=_mean_answer(requests.ok, mine),
         ),
-        throughput=_throughput(key, totals, requests.scheduled, mine),
-        goodput=_goodput(requests.scheduled - requests.cancelled, mine),
+        throughput=_throughput(
+            key, totals, window, requests.scheduled, mine, token_rates=token_rates
+        ),
+        goodput=_goodput(requests.scheduled - requests.cancelled, mine, window),
         cost_usd=_cost(requests, mine),
         quality=_quality(mine),
         kind="measure" if window is None else window.kind,
@@ -328,7 +174,7 @@ def _group(key: Key, totals: Totals, mine: _Gathered) -> Group:
     )
 
 
-def _mean_answer(ok: int, mine: _Gathered) -> float | None:
+def _mean_answer(ok: int, mine: Gathered) -> float | None:
     return round(mine.said / ok, 6) if ok and mine.said is not None and mine.said_known else None
 
 
@@ -384,17 +230,29 @@ def system_rate(totals: Totals, key: Key, window: Window | None) -> Histogram:
     return Histogram([n * SCALE for n in tokens]) if any(tokens) else Histogram()
 
 
-def _throughput(key: Key, totals: Totals, scheduled: int, mine: _Gathered) -> Throughput:
-    window = mine.window
+def _throughput(
+    key: Key,
+    totals: Totals,
+    window: Window | None,
+    scheduled: int,
+    mine: Gathered,
+    *,
+    token_rates: bool,
+) -> Throughput:
     if window is None or window.duration_s <= 0:
         return Throughput()
     seconds = window.duration_s
-    output, arrived = (_in_window(totals, key, window, column) for column in (_OUTPUT, _INPUT))
+
+    def rate(known: int | None, column: int) -> float | None:
+        if known is None or not token_rates:
+            return None
+        return round(_in_window(totals, key, window, column) / seconds, 6)
+
     return Throughput(
         offered_rps=round(scheduled / seconds, 6),
         achieved_rps=round(mine.sent_in_time / seconds, 6),
-        output_tok_s=None if mine.output is None else round(output / seconds, 6),
-        input_tok_s=None if mine.input is None else round(arrived / seconds, 6),
+        output_tok_s=rate(mine.output, _OUTPUT),
+        input_tok_s=rate(mine.input, _INPUT),
     )
 
 
@@ -415,11 +273,11 @@ def _in_window(totals: Totals, key: Key, window: Window, column: int) -> float:
     return whole + (0.0 if edge is None else edge[column] * open_ns / possible_ns)
 
 
-def _goodput(arrivals: int, mine: _Gathered) -> Goodput:
+def _goodput(arrivals: int, mine: Gathered, window: Window | None) -> Goodput:
     """Over all arrivals but the ones we cancelled ourselves."""
     if not mine.bounds:
         return Goodput()
-    seconds = 0.0 if mine.window is None else mine.window.duration_s
+    seconds = 0.0 if window is None else window.duration_s
     return Goodput(
         share=mine.good / arrivals if arrivals else None,
         rps=round(mine.good / seconds, 6) if seconds > 0 else None,
@@ -427,7 +285,7 @@ def _goodput(arrivals: int, mine: _Gathered) -> Goodput:
     )
 
 
-def _cost(requests: Requests, mine: _Gathered) -> Cost:
+def _cost(requests: Requests, mine: Gathered) -> Cost:
     if mine.cost is None:
         return Cost(unknown=mine.uncosted)
     unknown = mine.requests_uncosted + requests.lost
@@ -441,12 +299,12 @@ def _cost(requests: Requests, mine: _Gathered) -> Cost:
     )
 
 
-def _quality(mine: _Gathered) -> Quality:
+def _quality(mine: Gathered) -> Quality:
     variants = {name: mine.variants[name].quality() for name in sorted(mine.variants)}
     return msgspec.structs.replace(mine.quality.quality(), variants=variants)
 
 
-def _length(bits: int, bucket: _Bucket) -> LengthBucket:
+def _length(bits: int, bucket: Bucket) -> LengthBucket:
     bucket.settle()
     p50, p90, p99 = (_shown(value) for value in bucket.ttft.quantiles((0.5, 0.9, 0.99)))
     return LengthBucket(
@@ -473,5 +331,5 @@ class Measured:
         """The merged histogram, empty where nothing was recorded."""
         key = (model, workload, phase)
         if metric == SYSTEM_RATE:
-            return system_rate(self.totals, key, _window(self.windows, key))
+            return system_rate(self.totals, key, window_of(self.windows, key))
         return self.totals.histogram(*key, metric)

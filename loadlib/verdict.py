@@ -1,7 +1,7 @@
 """Gates and health → one word and an exit code; a ladder of phases → a bracket. Pure.
 
 Worst wins: 1 internal > 2 usage > 3 preflight > 4 aborted > 130/143 interrupted >
-7 unhealthy > 5 SLO failed > 6 regressed > 7 too few samples. Zero requests never pass.
+7 stopped or unhealthy > 5 SLO failed > 6 regressed > 7 too few samples. Zero requests never pass.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from loadlib.errors import AbortError, ExitCode, LoadlibError
 from loadlib.redact import redact
 from loadlib.summary import Bracket, Gate, Group, Health, HealthCheck, Verdict, VerdictStatus
 
+STOPPED = "stopped before its plan was over"
 _SIGNALS = {2: ExitCode.SIGINT, 130: ExitCode.SIGINT, 15: ExitCode.SIGTERM, 143: ExitCode.SIGTERM}
 
 _Case = tuple[VerdictStatus, ExitCode, tuple[str, ...]]
@@ -27,18 +28,21 @@ def verdict(
     error: BaseException | None = None,
     aborted: str | None = None,
     signal: int | None = None,
+    stopped: bool = False,
     regressions: Sequence[str] = (),
     allow_unhealthy: bool = False,
 ) -> Verdict:
     """The worst thing that can be said of a run, and after it everything else.
 
-    `error` ended it, `aborted` says why it stopped itself, `signal` (2 or 15) who stopped it,
+    `error` ended it, `aborted` says why it stopped itself, `signal` (2 or 15) who stopped it;
+    `stopped` was it otherwise, before its plan was over (the web UI, Locust without workers).
     `regressions` what got worse than the baseline. `allow_unhealthy` lets the gates of a run
     with bad health decide.
     """
     cases = [
         _stopped(error, aborted),
         _interrupted(signal),
+        _case("inconclusive", ExitCode.INCONCLUSIVE, (STOPPED,) if stopped else ()),
         None if allow_unhealthy else _unhealthy(health),
         _failed(gates),
         _case("regressed", ExitCode.REGRESSED, tuple(regressions)),

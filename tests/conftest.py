@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     warm.always_cold |= config.getoption("--cold")
+
+
+def pytest_collection_finish() -> None:
+    """Whatever imports gevent patches the threads of pytest itself, and two at a time hang."""
+    if "gevent" in sys.modules:
+        raise pytest.UsageError("a test module imports gevent: run what needs it as a child")
 
 
 def pytest_unconfigure() -> None:

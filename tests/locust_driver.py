@@ -154,11 +154,16 @@ class Child:
         self._err.close()
 
 
-def own_port() -> dict[str, str]:
-    """A master's port of its own for every child: others test here too."""
+def free_port() -> int:
+    """One that nobody listens on now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+        return int(free.getsockname()[1])
+
+
+def own_port() -> dict[str, str]:
+    """A master's port of its own for every child: others test here too."""
+    port = str(free_port())
     return {"LOCUST_MASTER_NODE_PORT": port, "LOCUST_MASTER_BIND_PORT": port}
 
 
@@ -229,11 +234,12 @@ class Driver:
         return self.run("loadlib", "run", scenario, *flags, **env)
 
     @contextmanager
-    def web(self, *command: str, **env: str) -> Iterator[Web]:
-        """A web UI on a free port."""
-        port = "--web-port", "0"
-        child = self.start(*command, "--web-host", "127.0.0.1", *port, **env)
-        web = Web(child)
+    def web(self, *command: str, base: str = "", **env: str) -> Iterator[Web]:
+        """A web UI on a free port of loopback, where nobody asks for another address."""
+        port, place = free_port(), 2 if command[0] == "loadlib" else 1
+        flags = ("--web-port", str(port))
+        child = self.start(*command[:place], *flags, *command[place:], **env)
+        web = Web(child, port, base)
         yield web
         if child.process.poll() is None:
             child.kill()
@@ -259,23 +265,24 @@ class Driver:
 class Web:
     """Locust's web UI, through HTTP."""
 
-    def __init__(self, child: Child) -> None:
-        self.child = child
-        self.port = child.until(lambda: listening(child.process.pid))
+    def __init__(self, child: Child, port: int, base: str = "") -> None:
+        self.child, self.port, self.base = child, port, base
+        child.until(lambda: port in listening(child.process.pid))
         child.until(lambda: self.get("/") is not None)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self.port}{self.base}"
 
     def get(self, path: str) -> str | None:
-        return self._ask("GET", path)
+        found = self.ask("GET", path)
+        return None if found is None else found.body
 
     def post(self, path: str, **form: Any) -> dict[str, Any]:
         body = urllib.parse.urlencode(form, doseq=True)
-        answer = self._ask("POST", path, body)
+        answer = self.ask("POST", path, body)
         assert answer is not None, self.child.err
-        return json.loads(answer)
+        return json.loads(answer.body)
 
     def start(self, users: int = 1, rate: float = 100, **form: Any) -> dict[str, Any]:
         found = self.post("/swarm", user_count=users, spawn_rate=rate, **form)
@@ -290,40 +297,59 @@ class Web:
         return json.loads(self.get("/stats/requests") or "{}")
 
     @property
+    def live(self) -> dict[str, Any]:
+        """What the LLM tab is drawn from."""
+        return json.loads(self.get("/llm/live.json") or "{}")
+
+    @property
     def llm(self) -> list[dict[str, Any]]:
         """The rows of the LLM tab."""
         tabs = [tab for tab in self.stats["extended_stats"] if tab["key"] == "llm"]
         (tab,) = tabs
         return tab["data"]
 
-    def _ask(self, method: str, path: str, body: str | None = None) -> str | None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=40)
+    def ask(
+        self, method: str, path: str, body: str | None = None, **headers: str
+    ) -> Answered | None:
+        """None where nobody listens (yet, or any more)."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         kind = {"Content-Type": "application/x-www-form-urlencoded"} if body is not None else {}
+        kind |= {name.replace("_", "-"): value for name, value in headers.items()}
         try:
-            connection.request(method, path, body, kind)
-            return connection.getresponse().read().decode()
+            connection.request(method, self.base + path, body, kind)
+            found = connection.getresponse()
+            return Answered(found.status, dict(found.getheaders()), found.read().decode())
         except OSError:
             return None
         finally:
             connection.close()
 
 
-def listening(pid: int) -> int | None:
-    """The TCP port on 127.0.0.1 that a process listens on."""
-    wanted = set()
+@dataclass
+class Answered:
+    """A response of the web UI."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+
+
+def listening(pid: int) -> set[int]:
+    """The TCP ports that a process listens on, on 127.0.0.1 alone."""
+    wanted, found = set(), set()
     for fd in Path(f"/proc/{pid}/fd").glob("*"):
         try:
-            found = re.match(r"socket:\[(\d+)\]", str(fd.readlink()))
+            link = re.match(r"socket:\[(\d+)\]", str(fd.readlink()))
         except OSError:
             continue
-        if found:
-            wanted.add(found[1])
+        if link:
+            wanted.add(link[1])
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         host, port = fields[1].split(":")
         if fields[3] == "0A" and host == "0100007F" and fields[9] in wanted:
-            return int(port, 16)
-    return None
+            found.add(int(port, 16))
+    return found
 
 
 def served(counters: dict[str, float], name: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from loadlib.errors import PreflightError
 from loadlib.server_targets import Target
 from loadlib.swarm.scrape import Page
 
-TOKEN = "Quiet.Canary-5d2b17"
+TOKEN = sys.argv[1]
 
 
 def main() -> None:

@@ -44,3 +44,14 @@ def test_every_direct_dependency_is_pinned_and_has_its_row_in_the_threat_model()
     page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     rows = page.partition("## Dependencies")[2].partition("\n## ")[0]
     assert {name for name in runtime if f"`{name}`" not in rows} == set()
+
+
+def test_every_test_that_the_threat_model_names_is_there():
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    cited = re.findall(r"`(test_\w+)(?:::([\w…]+))?`", page)
+    assert len(cited) > 30
+    for file, name in cited:
+        text = (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8")
+        parts = [part for part in name.split("…") if part]
+        names = re.findall(r"def (test_\w+)", text)
+        assert not parts or any(all(part in one for part in parts) for one in names), (file, name)

@@ -111,12 +111,24 @@ def test_bad_health_can_be_overridden_and_that_is_said(tmp_path):
     assert any(notice.startswith("--allow-unhealthy") for notice in summary.notices)
 
 
-@pytest.mark.parametrize("ending", [Ending(aborted="the budget is spent"), Ending(signal=2)])
-def test_a_stop_is_not_blamed_on_the_instrument(tmp_path, ending):
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [
+        (Ending(aborted="the budget is spent"), "aborted"),
+        (Ending(signal=2), "interrupted"),
+        (Ending(stopped=True), "inconclusive"),
+    ],
+)
+def test_a_stop_is_not_blamed_on_the_instrument(tmp_path, ending, status):
     summary = concluded(tmp_path, ending)
-    assert summary.verdict.status in ("aborted", "interrupted")
+    assert (summary.verdict.status, summary.state) == (status, "interrupted")
     assert not any("delivered is" in reason for reason in summary.verdict.reasons)
     assert "delivered_share" not in {check.name for check in summary.health.checks}
+
+
+def test_where_locust_decides_the_load_a_stop_is_no_fault(tmp_path):
+    summary = concluded(tmp_path, Ending(stopped=True), free=True, dropped=0)
+    assert (summary.verdict.status, summary.state) == ("pass", "interrupted")
 
 
 def test_a_ladder_says_that_it_carries_its_backlog_over(tmp_path):

@@ -15,7 +15,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from locust_driver import Driver, listening
+from locust_driver import Driver
 from ruamel.yaml import YAML
 
 from loadlib import scenario as scenarios
@@ -216,6 +216,14 @@ def lines() -> dict[str, list[str]]:
     return {role: [env(word) for word in services[role]["command"]] for role in services}
 
 
+def healthy(service: str, port: str, here: str) -> bool:
+    """What a service's health check says; only its port is another."""
+    (_, _, *probe) = compose()["services"][service]["healthcheck"]["test"]
+    assert port in probe[1]
+    check = [sys.executable, probe[0], probe[1].replace(port, here)]
+    return subprocess.run(check, capture_output=True, check=False).returncode == 0
+
+
 def test_compose_and_kubernetes_run_the_same():
     """But for the name under which each finds the master."""
     for role, pod in pods().items():
@@ -244,23 +252,18 @@ def test_the_command_lines_run_to_the_end(tmp_path):
         said = {
             role: ["loadlib", *(here.get(w, w) for w in line)] for role, line in lines().items()
         }
-        simulator = driver.start(*said["simulator"])
-        simulator.until(lambda: listening(simulator.process.pid))
+        # In a process of its own from the start: warm ones have what the simulator must not have.
+        simulator = driver.start(sys.executable, "-m", *said["simulator"])
+        simulator.until(lambda: healthy("simulator", "8400", port))  # as compose waits for it
         master = driver.start(*said["master"])
         meet = master.env["LOCUST_MASTER_BIND_PORT"]
-        for service, known in (("simulator", ("8400", port)), ("master", ("5557", meet))):
-            (_, _, *probe) = compose()["services"][service]["healthcheck"]["test"]
-            assert known[0] in probe[1]
-            check = [sys.executable, probe[0], probe[1].replace(*known)]
-            master.until(
-                lambda check=check: subprocess.run(check, capture_output=True).returncode == 0
-            )
+        master.until(lambda: healthy("master", "5557", meet))
         workers = [driver.start(*said["worker"], LOCUST_MASTER_NODE_PORT=meet) for _ in range(2)]
         ended = master.wait()
+        assert ended.code in (0, 7), ended.err  # this machine may be too busy to be believed
         assert [worker.wait().code for worker in workers] == [0, 0]
     finally:
         driver.close()
-    assert ended.code in (0, 7), ended.err  # this machine may be too busy to be believed
     found = ended.requests(model="gpt-4o-mini")
     assert found["scheduled"] == found["sent"] == found["ok"] == len(ended.rows)
     assert found["sent"] > 30

@@ -6,6 +6,7 @@ what it served. Several things go wrong in one run where they concern different 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -133,7 +134,8 @@ def whole(ended: Ended, swarm: Swarm, model: str, requests: int) -> None:
 
 
 def test_a_paused_worker_a_clock_that_is_off_and_one_that_comes_late(swarm):
-    run = swarm("[{phase: measure, duration: 14s, arrival: constant, rate: 20/s}]", models=["fast"])
+    run = swarm("[{phase: measure, duration: 14s, arrival: constant, rate: 20/s}]", models=["fast"],
+                slo=["all: ttft.p90 < 1s"])  # fmt: skip
     run.worker(extra=AHEAD)
     paused = run.worker()
     master = run.start(2)
@@ -165,7 +167,10 @@ def passed(seconds: float) -> Callable[[], bool]:
 
 
 def test_a_cut_network_and_a_full_disk_lose_nothing(swarm):
-    """Each concerns one of the two workers; both reach the master's record whole."""
+    """Each concerns one of the two workers; both reach the master's record whole.
+
+    The plan ends within the cut: the last word is said to nobody, and again when it is mended.
+    """
     run = swarm("[{phase: measure, duration: 14s, arrival: constant, rate: 20/s}]", models=["fast"])
     proxy = CutProxy(int(run.port))
     run.worker(proxy.port)
@@ -173,7 +178,7 @@ def test_a_cut_network_and_a_full_disk_lose_nothing(swarm):
     master = run.start(2)
     run.sends(60)
     proxy.cut()
-    until(passed(5))
+    until(passed(13))
     proxy.mend()
     ended = master.wait()
     assert proxy.connections >= 2
@@ -214,6 +219,7 @@ def test_workers_that_are_killed_or_told_to_end(swarm):
     gathered = run.gathered()
     assert gathered.code == 0, gathered.err
     assert "ended without a last word" in gathered.err
+    assert "left before the end; its share is missing" in gathered.err
     assert gathered.requests()["ok"] == found["ok"]
 
 
@@ -255,8 +261,49 @@ def test_sigterm_to_the_master_ends_all_of_it_in_order(swarm):
     assert found["lost"] == 0
     assert found["scheduled"] == found["ok"] + found["cancelled"] + found["dropped"]
     assert found["ok"] == run.served("request_success_total", "steady")
-    assert ended.summary["verdict"]["status"] == "interrupted"
     assert [child.wait().code for child in run.workers] == [0, 0]
+    gathered = run.gathered()
+    for one in (ended, gathered):
+        assert one.summary["verdict"]["status"] == "interrupted"
+        assert one.summary["state"] == "interrupted"
+    assert gathered.requests() == found
+
+
+def test_locust_stops_a_run_without_workers_which_is_no_pass(swarm):
+    """One stands still, the other is told to end: to Locust that was the last. The one that stands
+    comes back while the run is being ended, and is heard."""
+    run = swarm("[{phase: measure, duration: 60s, arrival: constant, rate: 20/s}]", models=["fast"])
+    paused, told = run.worker(), run.worker()
+    master = run.start(2)
+    run.sends(20)
+    paused.signal(signal.SIGSTOP)
+    master.until(lambda: "setting state to missing" in master.err)
+    told.signal(signal.SIGTERM)
+    master.until(lambda: "The last worker quit" in master.err)
+    paused.signal(signal.SIGCONT)
+    ended = master.wait()
+    assert ended.code == 7, ended.err
+    assert "stopped before its plan was over" in ended.summary["verdict"]["reasons"]
+    assert ended.summary["state"] == "interrupted"
+    assert notice(ended, "left before the end").endswith("its share is missing")
+    found = ended.requests()
+    assert found["lost"] == 0
+    assert found["ok"] == run.served("request_success_total", "fast")
+
+
+def test_a_worker_that_cannot_begin_ends_the_run_and_says_why(swarm):
+    run = swarm(
+        "[{phase: measure, duration: 60s, arrival: constant, rate: 20/s}]", models=["fast"],
+        workloads={"chat": {"kind": "chat", "output_tokens": 4, "data": "talk.jsonl"}},
+    )  # fmt: skip
+    said = json.dumps({"messages": [{"role": "user", "content": "Hello"}]})
+    run.master_driver.write("talk.jsonl", said)
+    workers = run.worker(), run.worker()
+    ended = run.start(2).wait()
+    assert ended.code == 4, ended.err
+    (reason, *_) = ended.summary["verdict"]["reasons"]
+    assert re.match(r"worker \S+: talk.jsonl: cannot be read", reason)
+    assert [child.wait().code for child in workers] == [0, 0]
 
 
 def test_streams_of_a_minute_in_flight_at_the_end_are_all_counted(swarm):

@@ -1,5 +1,9 @@
 """Shard files → a run folder: the same figures as the master's, and what is missing is named."""
 
+import re
+import struct
+import zlib
+
 import pytest
 from record_samples import KEY, MS, events, sample
 
@@ -37,8 +41,14 @@ def begin(index, count=2, **changes):
     }  # fmt: skip
 
 
-def shard(folder, index, *, count=2, requests=8, ends=True, skip=(), phases=(PHASE,), **changes):
-    """A worker's shard file with a request a second, one report each, its time shared out."""
+def shard(
+    folder, index, *, count=2, requests=8, ends=True, skip=(), phases=(PHASE,), quiet=(), word=(),
+    **changes,
+):  # fmt: skip
+    """A worker's shard file with a request a second, one report each, its time shared out.
+
+    In the phases `quiet` nothing happens; `word` is what else its last word says.
+    """
     recorder = Recorder(EPOCH)
     frames = [shards.pack(begin(index, count, **changes))]
     checksum = 0
@@ -53,13 +63,13 @@ def shard(folder, index, *, count=2, requests=8, ends=True, skip=(), phases=(PHA
         if n not in skip:
             frames.append(frame)
     if ends:
-        share = 8 * NS // len(phases)
+        share, titles = 8 * NS // (len(phases) + len(quiet)), (*phases, *quiet)
         spans = tuple(
             Span(phase=title, models=(MODEL,), start_ns=start, end_ns=start + share)
-            for title, start in zip(phases, range(EPOCH, EPOCH + 8 * NS, share), strict=True)
+            for title, start in zip(titles, range(EPOCH, EPOCH + 8 * NS, share), strict=True)
         )
-        word = LastWord(seq=recorder.seq, requests=requests, checksum=checksum, spans=spans)
-        frames.append(shards.pack({"kind": "end", "word": word}))
+        said = {"seq": recorder.seq, "requests": requests, "checksum": checksum, "spans": spans}
+        frames.append(shards.pack({"kind": "end", "word": LastWord(**said | dict(word))}))
     path = shards.path_of(folder, f"host_{index}")
     writer = shards.ShardWriter(path)
     for frame in frames:
@@ -147,6 +157,40 @@ def test_what_is_missing_is_named_counted_and_no_pass(tmp_path, given, requests,
     assert any("sequence gaps" in reason for reason in summary.verdict.reasons)
 
 
+LEFT = "worker host_1 left before the end; its share is missing"
+STOPPED = "stopped before its plan was over"
+CUT = {"cut": True}
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict", "state", "missing", "reason", "why"),
+    [
+        (({}, CUT | {"left": True}), "inconclusive", "complete", (LEFT,), "gaps", "one's SIGTERM"),
+        ((CUT | {"signal": 143},) * 2, "interrupted", "interrupted", (), "SIGTERM", "the master's"),
+        ((CUT, CUT | {"aborted": "no money"}), "aborted", "interrupted", (), "no money", "its own"),
+        ((CUT, {}), "inconclusive", "interrupted", (), STOPPED, "by Locust, or in its web UI"),
+        ((CUT | {"left": True},) * 2, "inconclusive", "interrupted", (), STOPPED, "no master left"),
+    ],
+)
+def test_a_run_that_was_stopped_is_judged_so(tmp_path, words, verdict, state, missing, reason, why):
+    folder = tmp_path / "reports" / "r"
+    for index, word in enumerate(words):
+        shard(folder, index, word=word)
+    found = gathering.gather([folder])
+    summary = runs.load(found.folder).summary
+    assert (summary.verdict.status, summary.state, found.missing) == (verdict, state, missing), why
+    assert reason in summary.verdict.reasons[0], why
+    assert summary.gates[0].status == "pass", "which must not make a pass of it"
+
+
+def test_a_torn_copy_beside_the_whole_file_takes_nothing_away(tmp_path):
+    path = shard(tmp_path / "reports" / "r", 0, count=1)
+    torn = tmp_path / "a.shard"
+    torn.write_bytes(path.read_bytes()[:-400])
+    for given in ([torn, path], [path, torn]):
+        assert gathering.gather(given, tmp_path / "out").missing == ()
+
+
 def test_a_torn_file_gives_what_is_whole(tmp_path):
     folder = tmp_path / "reports" / "r"
     path = shard(folder, 0, count=1)
@@ -162,6 +206,12 @@ def test_files_of_two_runs_are_refused(tmp_path):
     second = shard(tmp_path / "b", 1, run="another")
     with pytest.raises(DataError, match=r"host_1\.shard.*of run another"):
         gathering.gather([first, second], tmp_path)
+
+
+def test_what_a_worker_left_is_no_run_folder_yet_and_that_is_said(tmp_path):
+    shard(tmp_path, 0)
+    with pytest.raises(UsageError, match=r"it has no manifest\.json; --from-shards makes one"):
+        runs.load(tmp_path)
 
 
 def test_nothing_is_a_usage_error_that_says_what_to_do(tmp_path):
@@ -190,6 +240,39 @@ def test_a_phase_that_an_edit_opened_is_a_row_of_its_own(tmp_path):
     assert runs.load(found.folder).summary.gates == ()
 
 
+def test_an_edit_just_before_the_end_opened_a_phase_without_requests(tmp_path):
+    folder = tmp_path / "reports" / "r"
+    shard(folder, 0, count=1, free=True, quiet=(f"{PHASE}-2",))
+    run = runs.load(gathering.gather([folder]).folder)
+    counts = {group.phase: group.requests.scheduled for group in run.summary.groups}
+    assert counts == {PHASE: 8, f"{PHASE}-2": 0}
+    lasted = {phase["name"]: phase["duration"] for phase in run.scenario["load"]}
+    assert lasted == {PHASE: "4s", f"{PHASE}-2": "4s"}, "as Locust had it, not as was implied"
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"shard": [0, 10**9]}, "not of this loadlib: shard 0 of 1000000000"),
+        ({"shard": [2, 2]}, "not of this loadlib: shard 2 of 2"),
+        ({"word": {"seq": 10**9}}, "worker host_0: report 1,000,000,000 after report 8"),
+    ],
+)
+def test_absurd_numbers_do_not_take_the_memory(tmp_path, given, why):
+    path = shard(tmp_path, 0, count=1, **given)
+    with pytest.raises(DataError, match=re.escape(why)):
+        gathering.gather([path], tmp_path / "out")
+
+
+@pytest.mark.parametrize("report", [{"interval": {"seq": 1}}, {"interval": {"end_ns": "x"}}, {}])
+def test_a_report_of_another_shape_is_an_error_that_names_the_file(tmp_path, report):
+    writer = shards.ShardWriter(tmp_path / "x.shard")
+    writer.append(shards.pack(begin(0, 1)))
+    writer.append(shards.pack({"kind": "interval", **report}))
+    with pytest.raises(DataError, match=r"x\.shard: not of this loadlib"):
+        gathering.gather([tmp_path / "x.shard"], tmp_path)
+
+
 def test_an_untold_lag_is_no_part_of_it(tmp_path):
     """A request that was scheduled and never came is lost, by count."""
     folder = tmp_path / "reports" / "r"
@@ -202,3 +285,59 @@ def test_an_untold_lag_is_no_part_of_it(tmp_path):
     found = gathering.gather([folder])
     requests = group(found.folder).requests
     assert (requests.scheduled, requests.lost) == (1, 1)
+
+
+# -- shards from elsewhere -------------------------------------------------------------------------
+
+
+def last(folder, **changed):
+    """A shard whose last interval is another."""
+    recorder = Recorder(EPOCH)
+    recorder.scheduled(KEY)
+    recorder.add(sample(), events(sample()))
+    interval = recorder.drain(NS) | changed
+    path = shards.path_of(folder, "host_0")
+    path.parent.mkdir(parents=True)
+    frames = [begin(0, 1), {"kind": "interval", "phase": PHASE, "interval": interval}]
+    path.write_bytes(shards.MAGIC + b"".join(map(shards.pack, frames)))
+    return path
+
+
+NAMES = [MODEL, WORKLOAD, PHASE]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"seq": 10**13}, "not of this loadlib"),
+        ({"seq": "1"}, "not of this loadlib"),
+        ({"end_ns": 10**18}, "that is no run"),
+        ({"seconds": [[10**11, *NAMES, *[1] * 8]]}, "that is no run"),
+        ({"seconds": [[1, *NAMES]]}, "not of this loadlib"),
+        ({"counts": [[*NAMES, -1, {}]]}, "not of this loadlib"),
+        ({"hist": [[*NAMES, "ttft", b"junk"]]}, "not an HDR V2 payload"),
+        ({"hist": [[*NAMES, "../../x", b""]]}, "not an HDR V2 payload"),
+        ({"notes": 3}, "not of this loadlib"),
+        ({"rows": b"junk"}, None),
+    ],
+)
+def test_what_no_worker_has_reported_is_refused(tmp_path, changed, words):
+    path = last(tmp_path / "run", **changed)
+    if words is None:
+        assert gathering.gather([path], tmp_path / "out").requests == 1
+        return
+    with pytest.raises(DataError, match=words):
+        gathering.gather([path], tmp_path / "out")
+
+
+def test_a_shard_that_is_a_link_out_or_nested_without_end(tmp_path):
+    path = last(tmp_path / "run")
+    outside = tmp_path / "elsewhere.shard"
+    path.rename(outside)
+    path.symlink_to(outside)
+    with pytest.raises(DataError, match="leads out of"):
+        list(shards.read(path))
+    deep = b"\x91" * 100_000 + b"\xc0"  # lists of one list each
+    frame = struct.pack(">II", len(deep), zlib.crc32(deep)) + deep
+    with pytest.raises(ValueError, match="not a report"):
+        shards.unpack(frame)

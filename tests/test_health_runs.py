@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-from locust_driver import BIN, Child, Driver
+from locust_driver import Child, Driver
+from warm import BIN
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,7 +6,7 @@ import re
 
 import pytest
 from commandline import batch, refused, scenario
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadlib import quality
@@ -72,6 +72,15 @@ def test_a_session_header_that_is_none(name):
     assert not STEERS.search(message)
 
 
+@pytest.mark.parametrize("key", ["prompt_tokens", "output_tokens"])
+@pytest.mark.parametrize("given", ["1G", "10**9", "1000000000", "{uniform: [1k, 1000M]}"])
+def test_a_prompt_that_would_fill_the_memory(key, given):
+    own = "name: m, context_window: 999999M"
+    text = BASE.replace("name: m", own).replace("kind: chat", f"kind: chat, {key}: {given}")
+    with pytest.raises(ScenarioError, match=r"20,000,000 tokens|not a number"):
+        parse(text)
+
+
 @pytest.mark.parametrize("place", ["model", "workload", "phase", "scenario"])
 @pytest.mark.parametrize("text", ["\\x1b[2J", "a\\nb", "a\\u202eb", "a\\0b", "a\\x9bb", " a", ""])
 def test_a_name_is_one_line_of_text(place, text):
@@ -84,6 +93,7 @@ def test_a_name_is_one_line_of_text(place, text):
     assert not STEERS.search(wrong(*changed))
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=80))
 def test_any_name_is_a_folder_here(name):
     from datetime import UTC, datetime
@@ -93,6 +103,7 @@ def test_any_name_is_a_folder_here(name):
     assert not made.startswith(".")
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.text(max_size=200))
 def test_an_error_is_one_line_whatever_it_names(text):
     for error in (LoadlibError(text), UsageError(text), PreflightError(text),

@@ -26,7 +26,7 @@ LAYERS: tuple[str, ...] = (
     (
         "errors sample prompt quality metrics histogram binomial redact hlog schedule slo health "
         "engine summary tape sse chunk answer admission units rates errorbound limit_headers "
-        "backoff lengths"
+        "backoff lengths trend snapshot"
     ),
     (
         "recorder summarise run rows series folder foreign provenance recover calibration scenario "
@@ -34,9 +34,9 @@ LAYERS: tuple[str, ...] = (
         "scenario_fields scenario_spec scenario_phase scenario_yaml scenario_lengths catalog "
         "prices tokens workloads guard session instrument outcome quirks ratelimits reserve "
         "limits_planned json_check ledger shards lastword attendance masterclock scenario_server "
-        "server_metrics server_record server_targets server_summary"
+        "server_metrics server_record server_targets server_summary gathered lately"
     ),
-    "gates verdict expectations compare ranking brevity conclude charts findings",
+    "gates verdict expectations compare ranking brevity conclude charts findings live lights",
     "swarm client transport wire simulator report calibrate probe gather",
     "launch",
     "cli",

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from locust_driver import BIN
+from warm import BIN
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no limits there")
 

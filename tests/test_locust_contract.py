@@ -400,25 +400,6 @@ def test_processes_totals_are_the_simulators_with_long_streams_in_flight_at_the_
 
 
 @pytest.mark.slow
-def test_master_and_workers_totals_too_and_the_workers_get_the_masters_scenario(driver):
-    driver.write("chat.py", CHAT_ONLY)
-    name = driver.scenario(DISTRIBUTED, **LONG_ENDS)
-    before = counters(driver.base_url)
-    at = "127.0.0.1", own_port()["LOCUST_MASTER_BIND_PORT"]
-    workers = [
-        driver.start("locust", "-f", "chat.py", "--worker", "--master-host", at[0],
-                     "--master-port", at[1])
-        for _ in range(2)
-    ]  # fmt: skip
-    ended = driver.locust(
-        "chat.py", "--scenario", name, "--master", "--master-bind-host", at[0],
-        "--master-bind-port", at[1], "--expect-workers", "2",
-    )  # fmt: skip
-    the_totals_equal(ended, driver.base_url, before)
-    assert [worker.wait().code for worker in workers] == [0, 0]
-
-
-@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run_and_its_loss_is_named(driver):
     name = driver.scenario(
         "[{phase: measure, duration: 7s, arrival: constant, rate: 10/s}]", models=["slow"]

@@ -1,4 +1,4 @@
-"""The Locust contract in the web UI: through HTTP, and through a real browser."""
+"""The Locust contract in the web UI, through HTTP; a real browser is in `test_web_live.py`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from pathlib import Path
 import pytest
 from commandline import WITH_PAGE
 from locust_driver import folders, read, rows
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 TWO = """
 from locust import constant, task
@@ -134,8 +128,10 @@ def test_a_worker_may_join_a_free_run_and_stop_drains_all(driver):
         web.child.until(lambda: len(web.stats["workers"]) == 1)
         web.start(users=4)
         web.child.until(lambda: [row for row in web.llm if row["ok"] > 3])
+        web.start(users=6)
+        web.child.until(lambda: [row for row in web.llm if row["phase"] == "measure-2"])
         second = driver.start(*worker)
-        web.child.until(lambda: [w["user_count"] for w in web.stats["workers"]] == [2, 2])
+        web.child.until(lambda: [w["user_count"] for w in web.stats["workers"]] == [3, 3])
         before = sum(row["ok"] for row in web.llm)
         web.child.until(lambda: sum(row["ok"] for row in web.llm) > before + 20)
         web.stop()
@@ -148,6 +144,11 @@ def test_a_worker_may_join_a_free_run_and_stop_drains_all(driver):
     checks = {check["name"]: check["value"] for check in summary["health"]["checks"]}
     assert checks["lost_samples"] == checks["sequence_gaps"] == 0
     assert "Traceback" not in second.err
+    # Who joins after an Edit is in the row that it opened: rows lie one after the other.
+    found = rows(folder)
+    assert max(r["intended_ns"] for r in found if r["phase"] == "measure") <= min(
+        r["intended_ns"] for r in found if r["phase"] == "measure-2"
+    )
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -172,47 +173,3 @@ def test_autostart_keeps_working_and_autoquit_ends_it(driver):
         ended = web.child.wait()
     assert ended.code == 0, ended.err
     assert ended.requests()["ok"] == 10  # the other half is that of the class not picked
-
-
-@pytest.mark.browser
-def test_the_llm_tab_shows_rows_on_the_stock_page_while_running(driver, tmp_path_factory):
-    if not CHROMIUM.exists():
-        pytest.skip("needs Debian's chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    name = driver.scenario(
-        "[{phase: measure, duration: 60s, arrival: constant, rate: 20/s}]",
-        models=["fast", "steady", "slow"],
-        workloads={"chat": {"kind": "chat", "output_tokens": 20}},
-        order="interleaved",
-    )
-    with driver.web("loadlib", "ui", name) as web, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
-        page = browser.new_page(viewport={"width": 1280, "height": 720})
-        complaints: list[str] = []
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(web.url)
-        # Locust's own form, filled in by the scenario.
-        assert page.locator("input[name=userCount]").input_value() == "300"
-        page.get_by_role("button", name="Start").click()
-        page.wait_for_url("**/?tab=*", timeout=5000) if "tab=" in page.url else None
-        page.get_by_role("tab", name="LLM").click()
-        page.get_by_role("cell", name="steady", exact=True).wait_for(timeout=15000)
-        page.wait_for_function(
-            "() => [...document.querySelectorAll('tbody tr')].filter(row => {"
-            "  const cells = [...row.cells].map(cell => cell.innerText);"
-            "  return cells[2] === 'measure' && +cells[4] > 20 && +cells[6] > 0 && +cells[8] > 0;"
-            "}).length === 3",
-            timeout=25000,
-        )
-        titles = page.locator("thead th").all_inner_texts()
-        assert titles == [
-            "Model", "Workload", "Phase", "In flight", "OK", "Errors",
-            "TTFT p50 (ms)", "TTFT p99 (ms)", "Tokens/s",
-        ]  # fmt: skip
-        assert "tab=llm" in page.url
-        flying = page.locator("tbody tr", has_text="slow").locator("td").nth(3).inner_text()
-        assert int(flying) > 10  # 20 a second for 2 s each
-        page.screenshot(path=str(driver.folder / "llm-tab.png"))
-        assert page.locator("tbody tr").count() == 3  # none twice, though Locust caches its answer
-        assert complaints == []
-        browser.close()

@@ -252,27 +252,6 @@ def test_seconds_are_those_of_the_wall_clock():
     }
 
 
-def test_the_live_rows():
-    recorder, totals = Recorder(OFFSET), Totals()
-    assert totals.live() == ()
-    for number in range(3):
-        recorder.scheduled(KEY, intended_ns=number * 100 * MS)
-    recorder.add(sample(ttft=100), events(sample(ttft=100)))
-    recorder.add(sample(Outcome.TIMEOUT))
-    totals.merge(recorder.drain(NS))
-    (row,) = totals.live()
-    assert (row.model, row.workload, row.phase) == KEY
-    assert (row.in_flight, row.scheduled, row.ok, row.failed) == (1, 3, 1, 1)
-    assert row.outcomes == {"ok": 1, "timeout": 1}
-    assert (row.ttft_p50_ms, row.ttft_p99_ms) == (100, 100)
-    assert row.output_tok_s == 10, "ten tokens in the one second there was"
-    recorder.add(sample(ttft=300), events(sample(ttft=300)))
-    totals.merge(recorder.drain(20 * NS))
-    (row,) = totals.live()
-    assert row.ttft_p50_ms == 300, "what was ten seconds ago is no longer live"
-    assert row.in_flight == 0
-
-
 def test_a_burst_has_no_upper_bound_but_a_latency_has():
     burst = sample(tokens=1000, last_token_ns=100 * MS + 1)
     assert merged(burst).overflow == 0

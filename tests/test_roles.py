@@ -15,7 +15,8 @@ NOTHING = dict.fromkeys(
      "processes", "expect_workers", "master_bind_host", "master_bind_port", "master_host",
      "master_port", "baseline")
 ) | {"overrides": (), "models": (), "locust": (), "out": "reports", "master": False,
-     "worker": False, "allow_unhealthy": False, "as_json": False, "verbose": False}  # fmt: skip
+     "worker": False, "allow_unhealthy": False, "no_report": False, "as_json": False,
+     "verbose": False}  # fmt: skip
 
 
 def test_what_becomes_of_the_roles():

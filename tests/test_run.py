@@ -22,6 +22,7 @@ from loadlib.errors import DataError, LoadlibError, PreflightError, UsageError
 from loadlib.health import Readings
 from loadlib.histogram import HIGHEST, Histogram
 from loadlib.recorder import NS, Recorder, Totals
+from loadlib.report.view import headline
 from loadlib.run import RunWriter, load, seal, settle
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
@@ -393,6 +394,18 @@ def test_a_run_that_was_only_looked_at_goes_on(session):
     assert sum(group.requests.sent for group in load(path).summary.groups) == 23
     run = load(session.finish())
     assert (run.manifest["state"], run.summary.state) == ("complete", "complete")
+
+
+def test_who_knows_that_a_run_goes_on_is_told_what_is_there_so_far(session):
+    path = session.writer.folder
+    run = load(path, so_far=True)
+    assert run.so_far
+    assert run.summary.verdict.reasons == ("the run goes on; 22 requests were found",)
+    assert headline(run.summary, so_far=run.so_far).word == "SO FAR"
+    assert not (path / "summary.json").exists()
+    settle(load(path))  # somebody made the pages of the run that goes on
+    assert load(path, so_far=True).so_far
+    assert not load(session.finish(), so_far=True).so_far, "it is over by now"
 
 
 def test_killed_between_summary_and_manifest_the_summary_decides(session):

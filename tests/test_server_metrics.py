@@ -182,6 +182,12 @@ def test_a_page_in_our_words(page, kind, values, why):
     assert read(page.replace(b"\n", b"\r\n")) == reading, "written on Windows"
 
 
+def test_it_gives_way_after_every_sample():
+    turns: list[int] = []
+    assert read(VLLM, lambda: turns.append(1)) == read(VLLM)
+    assert len(turns) == 11 + 9, "samples of ours, and what announces them"
+
+
 def test_our_own_simulator_is_told_from_vllm():
     meter = prometheus.Meter(lambda: Load(running=2, waiting=1, kv_usage=0.5, preemptions=4))
     meter.prompt_tokens, meter.generation_tokens = 100, 20

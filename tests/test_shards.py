@@ -1,5 +1,7 @@
 """Frames and shard files: whole or absent, whatever happens to the bytes."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -123,6 +125,10 @@ def test_a_disk_that_refuses_for_a_while_loses_nothing(tmp_path, monkeypatch):
     assert list(shards.read(writer.path)) == REPORTS
 
 
+def open_files():
+    return {path.resolve() for path in Path("/proc/self/fd").iterdir()}
+
+
 def test_a_disk_that_stays_full_does_not_fill_the_memory(tmp_path, monkeypatch):
     import os
 
@@ -137,6 +143,7 @@ def test_a_disk_that_stays_full_does_not_fill_the_memory(tmp_path, monkeypatch):
         writer.append(FRAMES[2])
     assert writer._file is None
     assert not writer.whole
+    assert writer.path not in open_files()
 
 
 def test_a_folder_that_cannot_be_made_is_a_problem_and_no_error(tmp_path):

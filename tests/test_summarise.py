@@ -2,13 +2,13 @@ import pytest
 from record_samples import KEY, events, sample
 
 from loadlib import slo
+from loadlib.gathered import is_good
 from loadlib.histogram import Histogram
 from loadlib.recorder import NS, Recorder, Totals
 from loadlib.sample import Outcome, Sample
 from loadlib.summarise import (
     Measured,
     Window,
-    is_good,
     summarise,
     system_rate,
 )

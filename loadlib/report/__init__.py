@@ -38,15 +38,27 @@ def write(
         "junit.xml": junit.render(loaded.summary),
     }
     if page:
-        from loadlib.report import html, samples
-
-        picked = samples.pick(loaded.summary, loaded.samples(), embed) if embed else ()
-        pages = {"report.html": html.render(loaded, static=static, picked=picked), **pages}
+        pages = {"report.html": _page(loaded, static=static, embed=embed), **pages}
     for name, text in pages.items():
         write_atomically(loaded.path / name, text.encode())
     if loaded.manifest.get("state") in ("complete", "interrupted"):
         runs.seal(loaded.path)
     return [loaded.path / name for name in pages]
+
+
+def so_far(folder: Path | str, *, static: bool = False, embed: int = 0) -> str:
+    """The page of a run that goes on, as its folder is now; nothing is written.
+
+    Raises what `run.load` raises.
+    """
+    return _page(runs.load(folder, so_far=True), static=static, embed=embed)
+
+
+def _page(run: runs.Run, *, static: bool, embed: int) -> str:
+    from loadlib.report import html, samples
+
+    picked = samples.pick(run.summary, run.samples(), embed) if embed else ()
+    return html.render(run, static=static, picked=picked)
 
 
 def show(summary: Summary, folder: Path | None = None) -> None:

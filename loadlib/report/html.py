@@ -79,7 +79,7 @@ def render(run: RunLike, *, static: bool = False, picked: Sequence[samples.Picke
         groups=view.shown(summary),
         places=view.numbers(summary),
         warmups=[group for group in summary.groups if group.kind == "warmup"],
-        head=view.headline(summary),
+        head=view.headline(summary, so_far=getattr(run, "so_far", False)),
         facts=facts(summary),
         tiles=tiles.tiles(summary),
         sections=sections,

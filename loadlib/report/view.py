@@ -108,14 +108,14 @@ def where(summary: Summary, item: Group | Gate | Comparison) -> str:
 # — verdict and tiles ——————————————————————————————————————————————————————————
 
 
-def headline(summary: Summary) -> Headline:
-    """The verdict in one sentence."""
+def headline(summary: Summary, *, so_far: bool = False) -> Headline:
+    """The verdict in one sentence; of a run that goes on, that there is none yet."""
     verdict = summary.verdict
     reasons = tuple(f.line(reason, REASON_LIMIT) for reason in verdict.reasons)
     first = _worst(summary) or (reasons[0] if reasons else _no_reason(summary))
     return Headline(
         status=verdict.status,
-        word=verdict.status.upper(),
+        word="SO FAR" if so_far else verdict.status.upper(),
         icon=STATUS_ICONS[verdict.status],
         sentence=first,
         more=_cut(reasons[1:]),

@@ -17,16 +17,18 @@ from typing import Any
 import gevent
 import msgspec
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from loadlib import shards
 from loadlib.attendance import PATIENCE_S, Attendance
 from loadlib.conclude import Ending, conclude
 from loadlib.errors import ExitCode, LoadlibError
 from loadlib.folder import write_atomically
-from loadlib.lastword import LastWord, Timetable
-from loadlib.recorder import NS, Interval, Live, Totals
+from loadlib.lastword import LastWord, Timetable, as_it_was, cut_short
+from loadlib.live import Board
+from loadlib.recorder import NS, Totals
 from loadlib.run import SCENARIO, RunWriter, seal
-from loadlib.scenario import Scenario, to_yaml
+from loadlib.scenario import to_yaml
 from loadlib.server_record import Scrape
 from loadlib.session import Plan, Session
 from loadlib.summarise import Window
@@ -51,6 +53,7 @@ class Run:
     totals: Totals
     folder: Path
     started_ns: int  # Unix epoch
+    board: Board
     attendance: Attendance = field(default_factory=Attendance)
     servers: dict[str, Scrape] = field(default_factory=dict)  # the last scrape of each
 
@@ -59,13 +62,12 @@ class Run:
         """The phase the workers are in."""
         return self.attendance.phase
 
-    def live(self) -> tuple[Live, ...]:
-        """One row per (model, workload, phase) of the live table."""
-        return self.totals.live()
-
 
 class Coordinator:
-    """`tell` sends a message to a worker, or to all; `on_end` is called with the summary."""
+    """`tell` sends a message to a worker, or to all; `on_end` is called with the summary.
+
+    `watched` is whether there is a web page that shows the run while it lasts.
+    """
 
     def __init__(
         self,
@@ -76,6 +78,7 @@ class Coordinator:
         argv: Iterable[str],
         secrets: Iterable[str],
         allow_unhealthy: bool,
+        watched: bool,
         tell: Tell,
         on_end: Callable[[Path, Summary], None],
     ) -> None:
@@ -85,7 +88,17 @@ class Coordinator:
         self._writer = RunWriter.create(
             out, to_yaml(scenario), scenario.name, list(argv), secrets=secrets
         )
-        self.run = Run(session, Totals(), self._writer.folder, clock.wall_ns())
+        totals, started_ns = Totals(), clock.wall_ns()
+        board = Board(
+            session,
+            totals,
+            lambda *span: self._timetable().window(*span),
+            started_ns=started_ns,
+            watched=watched,
+            allow_unhealthy=allow_unhealthy,
+            cpus=self._writer.environment["environment"].get("cpus"),
+        )
+        self.run = Run(session, totals, self._writer.folder, started_ns, board)
         self._who = self.run.attendance
         self._scraper = Scraper(session.servers, self._on_scrape)
         if session.servers:
@@ -97,6 +110,7 @@ class Coordinator:
         self._all_done = Event()
         self._stopper: gevent.Greenlet[[], None] | None = None
         self._concluding = False
+        self._merging = BoundedSemaphore()  # gives way, and half a report must not be judged
         self._hurried = False
         self.ended = Event()
         gevent.spawn(self._acknowledge)
@@ -125,11 +139,11 @@ class Coordinator:
 
     def on_report(self, source: str, frame: bytes) -> None:
         """About a second of one worker's measurements, or its last word."""
-        known = self._who.active(source)
-        if known is None and source in self._who.sources and not self._concluding:
-            return self._confirm(source)  # it did not hear that it was confirmed
+        known = self._who.sources.get(source)
         if known is None or self._concluding:
-            return None  # of a run before, or given up: its loss is on record
+            return None  # of a run before, or too late: its loss is on record
+        if known.over and not known.given_up:
+            return self._confirm(source)  # it did not hear that it was confirmed
         try:
             report = shards.unpack(frame)
         except ValueError as error:
@@ -142,15 +156,24 @@ class Coordinator:
                 self.run.totals.ledger[source].expect(known.word.seq)
         else:
             known.phase = str(report["phase"])
-            self._take(report["interval"], source, shards.checksum(frame))
+            self._take(report, source, shards.checksum(frame))
         self._look_complete(source)
         return None
 
-    def _take(self, interval: Interval, source: str, checksum: int) -> None:
-        totals = self.run.totals
-        if totals.merge(interval, source, Turns().give):
-            totals.ledger[source].checksum += checksum
-            self._writer.append(interval, source)
+    def _take(self, report: Mapping[str, Any], source: str, checksum: int) -> None:
+        interval, totals = report["interval"], self.run.totals
+        with self._merging:
+            if totals.merge(interval, source, Turns().give):
+                totals.ledger[source].checksum += checksum
+                self._writer.append(interval, source)
+                self._show(source, report)
+
+    def _show(self, source: str, report: Mapping[str, Any]) -> None:
+        """Whatever is wrong with the live view, the measurement goes on."""
+        try:
+            self.run.board.take(source, report, Turns().give)
+        except Exception:
+            log.exception("the live view misses a report of %s", source)
 
     def watch_servers(self) -> None:
         """Read the servers' own metrics from now on until the end; waits for the first ones."""
@@ -205,10 +228,10 @@ class Coordinator:
         known, account = self._who.sources[source], self.run.totals.ledger[source]
         if known.word is None or account.missing:
             return
-        known.over = True
-        if known.word.problem is not None:
-            whole = f"worker {source}: its shard file is not whole: {known.word.problem}"
-            self.run.session.notices.append(whole)
+        known.over, known.given_up = True, False
+        notices, problem = self.run.session.notices, known.word.problem
+        if problem is not None and not any(problem in line for line in notices):
+            notices.append(f"worker {source}: its shard file is not whole: {problem}")
         if (account.requests, account.checksum) != (known.word.requests, known.word.checksum):
             self.run.totals.mark("recorder_errors")
             log.error("the totals of worker %s are not what it reported", source)
@@ -257,10 +280,16 @@ class Coordinator:
         """Someone asked twice: streams in flight are cancelled now."""
         self._hurried = True
         if self.stopping and not self._all_done.is_set():
-            self._tell("loadlib_stop", {"grace_s": 0.0}, None)
+            self._tell_stop()
+
+    def _tell_stop(self) -> None:
+        signal = None if self._signal is None else int(self._signal)
+        grace_s = 0.0 if self._hurried else GRACE_S
+        why = {"signal": signal, "aborted": self._aborted}
+        self._tell("loadlib_stop", {"grace_s": grace_s, **why}, None)
 
     def _stop(self) -> None:
-        self._tell("loadlib_stop", {"grace_s": 0.0 if self._hurried else GRACE_S}, None)
+        self._tell_stop()
         self._all_done.wait(GRACE_S + PATIENCE_S)
         for source in self.waits_for:
             self.on_gone(source)
@@ -271,6 +300,8 @@ class Coordinator:
             self.ended.wait()
             return
         self._concluding = True
+        with self._merging:
+            pass
         try:
             self._scraper.stop()
             self._name_losses()
@@ -286,7 +317,7 @@ class Coordinator:
         """A worker that left before the end makes the record incomplete, and says so."""
         totals = self.run.totals
         for name, source in self._who.sources.items():
-            left = source.word is not None and source.word.left and self._signal is None
+            left = not self._told_to_stop and source.word is not None and source.word.left
             if not left and not source.given_up:
                 continue
             account = totals.ledger[name]
@@ -301,10 +332,11 @@ class Coordinator:
     def _summary(self) -> Summary:
         session = self.run.session
         if session.free:
-            session.scenario = self._as_it_was()
+            session.scenario = as_it_was(session.scenario, self._windows())
         ending = Ending(
             aborted=self._aborted,
             signal=self._signal,
+            stopped=not self._told_to_stop and cut_short(self._who.words),
             recorder_errors=int(not self._writer.flush()),
             allow_unhealthy=self._allow_unhealthy,
         )
@@ -319,6 +351,11 @@ class Coordinator:
             scrapes=self._writer.scrapes(),
         )
 
+    @property
+    def _told_to_stop(self) -> bool:
+        """Whether there is a reason for the end that is said already."""
+        return self._signal is not None or self._aborted is not None
+
     def _finish(self, summary: Summary) -> None:
         try:
             if self.run.session.free:  # only now is it known what the load was
@@ -327,6 +364,7 @@ class Coordinator:
             self._writer.finish(summary, summary.state, self.run.totals, self._windows())
         except (LoadlibError, OSError) as problem:
             log.error("%s", problem)
+        self.run.board.finish(summary, clock.wall_ns())
         self._on_end(self._writer.folder, summary)
         try:
             seal(self._writer.folder)
@@ -354,21 +392,6 @@ class Coordinator:
             load = (*load, load[0].model_copy(update={"name": name, "users": max(1, users)}))
             self._tell("loadlib_phase", {"title": name}, None)
         session.scenario = session.scenario.model_copy(update={"load": load})
-
-    def _as_it_was(self) -> Scenario:
-        """The implied scenario of a plain locustfile, with the durations Locust gave it."""
-        scenario = self.run.session.scenario
-        lasted: dict[str, int] = {}
-        for window in self._windows():
-            lasted[window.phase] = max(NS, window.end_ns - window.start_ns)
-        return scenario.model_copy(
-            update={
-                "load": tuple(
-                    phase.model_copy(update={"duration_ns": lasted.get(phase.title, NS)})
-                    for phase in scenario.load
-                )
-            }
-        )
 
     # -- when what was -------------------------------------------------------------------------
 

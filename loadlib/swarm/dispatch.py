@@ -104,12 +104,14 @@ class Dispatcher:
         self.gates: dict[str, Gate[Arrival]] = {}
         self.spans: list[Span] = []  # monotonic ns; each ends when its last arrival was given out
         self.phase: Phase | None = None
+        self.stage: Span | None = None  # the one that runs; its end is not known yet
         self._later: Later[Arrival] = Later(self._come)
         self._ordinals: dict[tuple[str, str], int] = {}
         self._freed = Event()
         self._stop = Event()
         self._alarm: Alarm | None = None  # while `run` lasts
         self.drained = Event()
+        self.whole = False  # every stage ran to its end
 
     # -- for users -----------------------------------------------------------------------------
 
@@ -200,6 +202,8 @@ class Dispatcher:
                 feed = following
                 if self._stop.is_set():
                     break
+            else:
+                self.whole = True
             self._wait_idle()
         finally:
             sweeper.kill()
@@ -254,6 +258,7 @@ class Dispatcher:
             self._set_gate(key, phase)
         if not self._sleep_until(start_ns):
             return start_ns
+        self.stage = Span(phase=phase.title, models=models, start_ns=start_ns, end_ns=start_ns)
         end_ns = None if phase.duration_ns is None else start_ns + phase.duration_ns
         if phase.closed:
             self._closed(feed, _Stage(phase, end_ns))

@@ -1,4 +1,6 @@
-"""Open files: each request in flight is a connection, and a process may open only so many."""
+"""Open files: each request in flight is a connection, and a process may open only so many. And
+how long each may take.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import sys
 from loadlib.errors import PreflightError
 from loadlib.scenario import Scenario
 from loadlib.swarm.spread import most_in_flight
+from loadlib.wire import Deadlines
 
 if sys.platform != "win32":  # which counts no descriptors
     import resource
@@ -42,3 +45,9 @@ def allow_files(needed: int) -> None:
             f"{needed - SPARE:,} requests in flight need {needed:,} open files in one process,"
             f" {limit:,} are allowed: `ulimit -n {needed}`, more --processes, or less in flight"
         ) from None
+
+
+def deadlines(scenario: Scenario) -> Deadlines:
+    """The scenario's timeouts, as the transport takes them."""
+    limits = scenario.timeouts
+    return Deadlines(limits.connect_s, limits.first_token_s, limits.idle_s, limits.total_s)

@@ -7,10 +7,8 @@ UI shows the log: all of it passes a handler, and the handler's formatter masks 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable
 
-from loadlib import keys
 from loadlib.redact import redact
 
 MAX_LINES, MAX_LINE = 400, 4_000  # of one record: a traceback, and whatever a server sent
@@ -35,11 +33,11 @@ class Masking(logging.Formatter):
         return indent + redact(line, self.secrets, limit=MAX_LINE)
 
 
-def mask_logs(models: Iterable[keys.Named]) -> None:
-    """From now on; again once other models are known."""
-    secrets = (*keys.named(models, os.environ), *keys.likely(os.environ))
+def mask_logs(secrets: Iterable[str]) -> None:
+    """From now on; again once others are known."""
+    known = tuple(dict.fromkeys(secrets))
     seen = [handler for name in _LOGGERS for handler in logging.getLogger(name).handlers]
     for handler in dict.fromkeys(seen):
         inner = handler.formatter or logging.Formatter()
         inner = inner.inner if isinstance(inner, Masking) else inner
-        handler.setFormatter(Masking(inner, secrets))
+        handler.setFormatter(Masking(inner, known))

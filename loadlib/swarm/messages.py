@@ -24,8 +24,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain, repeat
 from pathlib import Path
@@ -72,8 +72,9 @@ class Messages:
         self._pids: dict[str, int] = {}  # of the workers that this process has forked
         self.picked: frozenset[str] | None = None  # classes, by the master, for a worker
         self._clock = MasterClock()
+        self._reader: Any = None  # the greenlet in which a master's messages come
         # Before the first run: the master's options reach a worker with its first users.
-        self._out = Path(plugin.options.out)
+        self._out = Path(plugin.options.loadlib_out)
         take = self._runner.register_message
         if isinstance(self._runner, MasterRunner):
             take("loadlib_clock", self._on_clock)
@@ -98,8 +99,12 @@ class Messages:
     # -- to the others -------------------------------------------------------------------------
 
     def say_here(self) -> None:
-        """Locust's master knew of this worker before it could understand our messages."""
-        gevent.spawn(self._ask_time)
+        """Locust's master knew of this worker before it could understand our messages.
+
+        It is asked the time first: the answer is here before a run begins.
+        """
+        self._ask_time()
+        gevent.spawn(self._keep_asking)
         here = {"pid": os.getpid(), "version": __version__}
         self._runner.send_message("loadlib_here", here)
 
@@ -129,7 +134,10 @@ class Messages:
     def tell(self, kind: str, data: dict[str, Any], to: str | None = None) -> None:
         """A message to one worker, or to all of them."""
         if isinstance(self._runner, MasterRunner):
-            self._runner.send_message(kind, data, to)
+            try:
+                self._runner.send_message(kind, data, to)
+            except RPCError as error:
+                log.warning("%s could not be sent: %s", kind, error)
         else:
             gevent.spawn(self._runner.send_message, kind, data)
 
@@ -153,6 +161,7 @@ class Messages:
         return self._plugin.coordinator if msg.data["run"] == self._run else None
 
     def _on_clock(self, msg: Any, **_kwargs: Any) -> None:
+        self._reader = gevent.getcurrent()
         answer = {"asked_ns": msg.data["asked_ns"], "master_ns": clock.wall_ns()}
         self._runner.send_message("loadlib_time", answer, str(msg.node_id))
 
@@ -191,6 +200,21 @@ class Messages:
             return set()
         heard = {one.id for one in self._runner.clients.all if one.state != "missing"}
         return set(self._shards) - heard
+
+    @contextmanager
+    def hearing(self) -> Iterator[None]:
+        """Someone must read workers' messages while a run is being ended: Locust does that from
+        the greenlet that reads them, where one worker quits and the others are only silent."""
+        reader = gevent.getcurrent()
+        if reader is not self._reader:
+            yield
+            return
+        self._reader = other = self._runner.greenlet.spawn(self._runner.client_listener)
+        try:
+            yield
+        finally:
+            self._reader = reader
+            other.kill()
 
     def dead(self) -> set[str]:
         """The workers that this process forked and that are no more."""
@@ -254,7 +278,9 @@ class Messages:
                 plugin.session.redirect(data["base_url"])
             about = {**data["about"], "base_url": data["base_url"]}
             self._take_part(Shard(*data["shard"]), data["run"], about)
-        except LoadlibError as error:
+        except Exception as error:
+            if not isinstance(error, LoadlibError):
+                log.exception("cannot take part")
             self._give_up(data["run"], str(error))
             return
         if plugin.session.free:
@@ -262,7 +288,7 @@ class Messages:
 
     def _give_up(self, run: int, why: str) -> None:
         send = self._sender(run)
-        send("loadlib_abort", {"reason": why})
+        send("loadlib_abort", {"reason": f"worker {self._runner.client_id}: {why}"})
         self._outbox = Outbox(send, None, self.master_silent)
         gevent.spawn(self._outbox.last_word, LastWord(seq=0, left=True))
 
@@ -277,6 +303,8 @@ class Messages:
 
     def _take_part(self, shard: Shard, run: int, about: dict[str, Any] | None = None) -> None:
         """`about` the run, of a worker: what its shard file begins with."""
+        if self._outbox is not None:
+            self._outbox.forget()
         file, name = None, str(getattr(self._runner, "client_id", "local"))
         own_ns = clock.own_offset_ns()
         found = self._clock.difference(own_ns)
@@ -303,10 +331,13 @@ class Messages:
         return heard_s is not None and time.time() - heard_s > SILENT_S
 
     def _ask_time(self) -> None:
+        with suppress(RPCError):
+            self._runner.send_message("loadlib_clock", {"asked_ns": time.monotonic_ns()})
+
+    def _keep_asking(self) -> None:
         for wait_s in chain(repeat(CLOCK_FIRST_S, 5), repeat(CLOCK_EVERY_S)):
-            with suppress(RPCError):
-                self._runner.send_message("loadlib_clock", {"asked_ns": time.monotonic_ns()})
             gevent.sleep(wait_s)
+            self._ask_time()
 
     def _on_time(self, msg: Any, **_kwargs: Any) -> None:
         data = msg.data
@@ -334,7 +365,10 @@ class Messages:
 
     def _on_stop(self, msg: Any, **_kwargs: Any) -> None:
         if self._plugin.worker is not None:
-            self._plugin.worker.stop(float(msg.data["grace_s"]))
+            data = msg.data
+            self._plugin.worker.stop(
+                float(data["grace_s"]), signal=data["signal"], aborted=data["aborted"]
+            )
 
 
 def _is_child(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""What loadlib adds to Locust's command line."""
+"""What loadlib adds to Locust's command line, and changes in it."""
 
 from __future__ import annotations
 
@@ -31,10 +31,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+PREFIX = "loadlib_"
+"""Of the names our options have in Locust's: what its start form posts cannot change them."""
+
+LOOPBACK = "127.0.0.1"  # Locust's own default is every interface
+
+
 def add_options(parser: Any) -> None:
     """Locust's `init_command_line_parser`."""
+    parser.set_defaults(web_host=LOOPBACK)
     for flag, settings in OPTIONS.items():
-        parser.add_argument(flag, include_in_web_ui=False, **settings)
+        dest = PREFIX + flag[2:].replace("-", "_")
+        parser.add_argument(flag, dest=dest, include_in_web_ui=False, **settings)
     # Set by `loadlib run`: its own command line for the manifest, and who prints what.
     parser.add_argument("--loadlib-argv", include_in_web_ui=False, help=SUPPRESS)
     parser.add_argument(
@@ -47,18 +55,19 @@ def choice_of(options: Any) -> Choice:
 
     `--base-url` alone chooses none: it says where a plain locustfile's models are.
     """
+    base_url = options.loadlib_base_url
     choice = Choice(
-        file=options.scenario or None,
-        overrides=override_pairs(options.set or ()),
-        models=tuple(options.model or ()),
-        base_url=options.base_url,
-        rate=options.rate,
-        users=options.closed_users,
-        duration=options.duration,
-        requests=options.requests,
-        seed=options.seed,
+        file=options.loadlib_scenario or None,
+        overrides=override_pairs(options.loadlib_set or ()),
+        models=tuple(options.loadlib_model or ()),
+        base_url=base_url,
+        rate=options.loadlib_rate,
+        users=options.loadlib_closed_users,
+        duration=options.loadlib_duration,
+        requests=options.loadlib_requests,
+        seed=options.loadlib_seed,
     )
-    return Choice() if choice == Choice(base_url=options.base_url) else choice
+    return Choice() if choice == Choice(base_url=base_url) else choice
 
 
 def refuse_locusts_load(options: Any) -> None:

@@ -23,8 +23,8 @@ from loadlib.shards import ShardWriter
 
 log = logging.getLogger(__name__)
 
-REPEAT_S = 2.0  # the last word is said again after this long without an answer …
-CONFIRM_S = 20.0  # … for this long
+REPEAT_S = 2.0  # the last word is said again after this long without an answer
+CONFIRM_S = 20.0  # … and waited for this long
 MAX_KEPT = 64 << 20  # bytes of unconfirmed reports in memory; older ones are in the shard
 
 Send = Callable[[str, dict[str, Any]], None]
@@ -41,6 +41,7 @@ class Outbox:
         self._kept_bytes = 0
         self._checksum = 0
         self._confirmed = Event()
+        self._repeating: gevent.Greenlet[[bytes], None] | None = None
 
     @property
     def problem(self) -> str | None:
@@ -52,27 +53,39 @@ class Outbox:
         if self._shard is not None:
             self._shard.append(shards.pack({"kind": "begin", **about}))
 
-    def report(self, interval: Interval, phase: str) -> None:
-        """About a second of measurements."""
-        frame = shards.pack({"kind": "interval", "phase": phase, "interval": interval})
+    def report(self, interval: Interval, stage: Mapping[str, Any]) -> None:
+        """About a second of measurements; `stage` is the `phase` the process is in now, of which
+        `models`, and `since_ns` when (None: nothing has begun)."""
+        frame = shards.pack({"kind": "interval", **stage, "interval": interval})
         self._checksum += shards.checksum(frame)
         self._keep(interval["seq"], frame)
         self._post(frame)
 
     def last_word(self, word: LastWord) -> None:
-        """That was all. Returns when the master has it, or will not."""
+        """That was all. Returns when the master has it, or cannot be waited for; it is said
+        again even then, for a master that was cut off comes back and waits for it."""
         word = msgspec.structs.replace(word, checksum=self._checksum, problem=self.problem)
         frame = shards.pack({"kind": "end", "word": msgspec.to_builtins(word)})
         if self._shard is not None:
             self._shard.append(frame)
             self._shard.close()
         with gevent.Timeout(CONFIRM_S, False):
+            self._post(frame)
+            self._repeating = gevent.spawn(self._repeat, frame)
             while not self._confirmed.is_set() and not self._silent():
-                self._post(frame)
                 self._confirmed.wait(REPEAT_S)
         if not self._confirmed.is_set():
             where = "" if self._shard is None else f"; its record is {self._shard.path}"
-            log.error("the master did not confirm this worker's reports%s", where)
+            log.error("the master has not confirmed this worker's reports%s", where)
+
+    def forget(self) -> None:
+        """Another run has begun: nobody waits for the end of this one."""
+        if self._repeating is not None:
+            self._repeating.kill(block=False)
+
+    def _repeat(self, frame: bytes) -> None:
+        while not self._confirmed.wait(REPEAT_S):
+            self._post(frame)
 
     def on_ack(self, upto: int, missing: Iterable[int]) -> None:
         """The master has everything up to there, and lacks these before what it has seen."""

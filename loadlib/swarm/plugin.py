@@ -5,7 +5,6 @@ Works the same under `loadlib run` and plain `locust -f`: both come through Locu
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
@@ -17,39 +16,35 @@ import gevent
 from gevent.event import Event
 from locust import events
 from locust import main as locust_main
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import WorkerRunner
 from locust.user.task import filter_tasks_by_tags
-from locust.user.users import HttpUser
 
-from loadlib import calibration, gates, keys, report
-from loadlib.client import Client
-from loadlib.errors import ExitCode, LoadlibError, UsageError
+from loadlib import keys, report
+from loadlib.errors import ExitCode, LoadlibError
 from loadlib.redact import redact_argv
-from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
-from loadlib.session import Plan, Session, crew_notices, open_session
+from loadlib.session import Plan, Session, crew_notices
 from loadlib.summary import Summary
-from loadlib.swarm import scrape, webguard, webtab
+from loadlib.swarm import webguard, webtab
 from loadlib.swarm.coordinator import GRACE_S, Coordinator
+from loadlib.swarm.form import StartForm
 from loadlib.swarm.limits import allow_files, descriptors
 from loadlib.swarm.masking import mask_logs
 from loadlib.swarm.messages import Messages
+from loadlib.swarm.opening import Opened, Opening, untaken
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.progress import Progress
 from loadlib.swarm.signals import Signals, end_children, remember_early
-from loadlib.swarm.spread import EvenDispatcher, users_of_a_class
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
-from loadlib.swarm.worker import Worker, deadlines
+from loadlib.swarm.worker import Worker
 
 log = logging.getLogger(__name__)
 
 WATCH_EVERY_S = 0.2
-LOCAL_SIMULATOR = (
-    "the simulator listens on this machine only: workers on other machines cannot reach it"
-)
 
+_form: list[StartForm] = []  # of this process, once there is a web UI over a scenario
 _last_folder: list[Path] = []  # of this process; what `loadlib run --json` prints from
 
 
@@ -78,8 +73,7 @@ class Plugin:
         self.options = environment.parsed_options
         self.worker: Worker = None  # type: ignore[assignment] # until a run begins
         self.coordinator: Coordinator | None = None
-        self._needed = 0  # users, under a scenario
-        self.simulator: Simulator | None = None
+        self.runs: dict[str, Path] = {}  # name → folder, of this process's runs
         self._progress: Progress | None = None
         self.starts = False  # a run begins …
         self._begun = Event()  # … and can be ended from now on
@@ -91,19 +85,28 @@ class Plugin:
         self._signals = Signals(self)
         self._messages = Messages(self)
         self.session: Session = None  # type: ignore[assignment] # a worker gets the master's
-        if not isinstance(runner, WorkerRunner):
-            self.session = self._open()
+        self.opened: Opened = None  # type: ignore[assignment] # likewise
+        self.opening = Opening(
+            environment,
+            runner,
+            classes=lambda: self.user_classes,
+            plan=self._plan,
+            taking_part=self._taking_part,
+            hide_keys=self._hide_keys,
+        )
         self._listen()
-        if not isinstance(runner, WorkerRunner):
-            self._hide_keys()
-            self._prepare_target()
-            self._size()
-        self._opened = self.session
         if isinstance(runner, WorkerRunner):
             self._messages.say_here()
+        else:
+            choice = choice_of(self.options)
+            if not choice.free:
+                refuse_locusts_load(self.options)
+            self.stand_on(self.opening.open(choice))
         if web_ui is not None:
+            form = None if self.session.free else StartForm(self)
+            _form[:] = [] if form is None else [form]
             webguard.install(web_ui)
-            webtab.install(self, web_ui)
+            webtab.install(self, web_ui, form)
 
     # -- before the run ------------------------------------------------------------------------
 
@@ -119,110 +122,29 @@ class Plugin:
         picked = self._messages.picked
         return [cls for cls in mine if cls.tasks and (picked is None or cls.__name__ in picked)]
 
-    def _open(self) -> Session:
-        choice, classes = choice_of(self.options), self.user_classes
-        if not choice.free:
-            refuse_locusts_load(self.options)
-        # --host is where plain users talk to; of a mixin it is the web site, not the model.
-        web = any(issubclass(cls, HttpUser) for cls in classes)
-        host = self.options.base_url or (None if web else self.environment.host)
+    def stand_on(self, opened: Opened) -> None:
+        """What the next Start begins."""
+        self.opened, self.session = opened, opened.session
+        self.opening.size(opened.session)
 
-        def chosen(scenario: Scenario) -> None:
-            if not choice.free:
-                self._allow_files(scenario)
-            if scenario.target == "simulator":
-                given = scenario.simulator
-                self.simulator = Simulator(() if given is None else given.options)
-
-        users = self.options.num_users
-        session = open_session(choice, classes, host=host, users=users, chosen=chosen)
-        if not session.free and self.environment.shape_class is not None:
-            shape = type(self.environment.shape_class).__name__
-            self.environment.shape_class = None
-            session.notices.append(f"{shape} is left aside: the scenario's phases are the load")
-        return session
-
-    def _hide_keys(self) -> None:
+    def _hide_keys(self, session: Session) -> None:
         """They are known now: logs and what Locust sends its workers do without them."""
-        models, options = self.session.models.values(), self.options
-        mask_logs(models)
+        options, secrets = self.options, self._secrets(session)
+        mask_logs(secrets)
         options.loadlib_argv = "\0".join(
-            redact_argv((options.loadlib_argv or "").split("\0"), self._secrets())
+            redact_argv((options.loadlib_argv or "").split("\0"), secrets)
         )
-        options.set = redact_argv(options.set or (), self._secrets())
-
-    def _prepare_target(self) -> None:
-        """The preflight of every endpoint; sends no completion."""
-        session = self.session
-        remote = isinstance(self.runner, MasterRunner) and self.options.processes is None
-        if self.simulator is not None:
-            session.redirect(self.simulator.base_url)
-            if remote:
-                session.notices.append(LOCAL_SIMULATOR)
-        scenario = session.scenario
-        client = Client(session.models, deadlines(scenario), lambda *_: None, mode=scenario.client)
-        endpoints = {(m.base_url, m.api_key_env): m for m in reversed(session.models.values())}
-        for model in reversed(endpoints.values()):  # the first of each, in their order
-            remark = client.check(model)
-            if remark:
-                session.notices.append(remark)
-        session.notices += client.notices()
-        client.close()
-        unread = scrape.look(session.servers)
-        plan = self._plan(session)
-        if not any(crew.weights for crew in plan.crews.values()):
-            raise UsageError("no user class of the locustfile takes any workload of the scenario")
-        session.untaken = _untaken(plan)
-        # Workers on other machines, and Locust's own load rules: nothing is known of them.
-        if not session.free and not remote:
-            session.notices += calibration.notices(
-                session.stages, scenario, self.options.processes, session.serves
-            )
-        planned = gates.planned(scenario, session.reach)
-        short = gates.remedies(scenario.objectives, planned)
-        for line in (
-            *session.skipped,
-            *session.notices,
-            *unread,
-            *crew_notices(plan),
-            *(() if session.free else short),
-        ):
-            sys.stderr.write(f"! {line}\n")
-
-    def _allow_files(self, scenario: Scenario) -> None:
-        """Here for this machine's workers, and for the simulator, which takes all connections."""
-        alone = scenario.target == "simulator"
-        if alone or not isinstance(self.runner, MasterRunner) or self.options.processes:
-            allow_files(descriptors(scenario, 1 if alone else self._workers))
+        options.loadlib_set = redact_argv(options.loadlib_set or (), secrets)
 
     @property
-    def _workers(self) -> int:
-        return max(1, self.options.expect_workers) if isinstance(self.runner, MasterRunner) else 1
-
-    def _size(self) -> None:
-        """As many users as the phases can ever need at once; arrivals are what moves them."""
-        if self.session.free:
-            return
-        options = self.options
-        most, taking = users_of_a_class(self.session.scenario, self._workers), self._taking()
-        for cls in self.environment.user_classes:
-            # A class that takes no arrivals needs no users; nor does one that is not ours.
-            cls.fixed_count = most if cls in taking else 0
-        options.num_users = self._needed = most * len(taking)
-        options.spawn_rate = float(options.num_users)
-        logging.getLogger("locust.runners").addFilter(_not_about_spawn_rate)
-        self.environment.dispatcher_class = functools.partial(
-            EvenDispatcher, taking_part=self._taking_part
-        )
+    def simulator(self) -> Simulator | None:
+        """The server of what is opened, where that is one of ours."""
+        return None if self.opened is None else self.opened.simulator
 
     def _plan(self, session: Session) -> Plan:
         everyone = (self.environment.available_user_classes or {}).values()
         ours = [cls for cls in everyone if issubclass(cls, LLMMixin)]
         return session.plan(self.user_classes, () if session.free else ours)
-
-    def _taking(self) -> list[type[LLMMixin]]:
-        crews = self._plan(self.session).crews.values()
-        return [cls for cls in self.user_classes if any(cls.__name__ in c.weights for c in crews)]
 
     def _taking_part(self) -> list[str]:
         return sorted(self.coordinator.run.attendance.sources) if self.coordinator else []
@@ -241,11 +163,11 @@ class Plugin:
             return  # waits for loadlib_start
         self.starts = True
         # Each Start…Stop has its own record, so what one run adds must not reach the next.
-        opened = self._opened
+        opened = self.opened.session
         self.session = session = replace(opened, notices=list(opened.notices))
         plan = self._plan(session)
         session.notices += crew_notices(plan)
-        session.untaken = _untaken(plan)
+        session.untaken = untaken(plan)
         if session.free:
             first = session.scenario.load[0].model_copy(update={"users": self._users()})
             session.scenario = session.scenario.model_copy(update={"load": (first,)})
@@ -253,18 +175,21 @@ class Plugin:
             self.coordinator = coordinator = Coordinator(
                 session,
                 plan,
-                out=Path(self.options.out),
+                out=Path(self.options.loadlib_out),
                 argv=self._argv(),
-                secrets=self._secrets(),
-                allow_unhealthy=self.options.allow_unhealthy,
+                secrets=self._secrets(session),
+                allow_unhealthy=self.options.loadlib_allow_unhealthy,
+                watched=self.web_ui is not None,
                 tell=self._messages.tell,
                 on_end=self._on_end,
             )
         except LoadlibError as error:
             self.give_up(error)
+        self.runs[coordinator.run.folder.name] = coordinator.run.folder
         self._progress = Progress(coordinator.run, quiet=not self.options.loadlib_argv)
         self._messages.begin_run(coordinator)
         self._begun.set()
+        gevent.spawn(self._until_done, coordinator)
         if session.free:
             self._begin(coordinator)
 
@@ -276,12 +201,17 @@ class Plugin:
         """Under a scenario the clock starts when all users are there to take arrivals."""
         if self.coordinator is not None and not self.session.free:
             users = self.runner.target_user_count
-            if users < self._needed:
+            if users < self.opening.needed:
                 self.session.notices.append(
-                    f"started with {users} users, the phases can need {self._needed}:"
+                    f"started with {users} users, the phases can need {self.opening.needed}:"
                     " arrivals beyond them wait, and are dropped in the end"
                 )
             self._begin(self.coordinator)
+
+    @property
+    def may_start(self) -> bool:
+        """Whether no run is going on that a Start would only edit."""
+        return self.coordinator is None or self.coordinator.ended.is_set()
 
     @property
     def has_begun(self) -> bool:
@@ -295,12 +225,12 @@ class Plugin:
         coordinator.watch_servers()
         self._messages.go()
         gevent.spawn(self._watch, coordinator)
-        gevent.spawn(self._until_done, coordinator)
 
     def _on_test_stopping(self, **_kwargs: Any) -> None:
         """Stop button, -t, or our own end: streams finish before users are killed."""
         if self.coordinator is not None:
-            self.coordinator.end()
+            with self._messages.hearing():
+                self.coordinator.end()
         elif self.worker is not None:
             self.has_part.clear()
             # Locust ends a worker whose master has been silent for a minute: nobody else counts.
@@ -315,8 +245,7 @@ class Plugin:
             self.coordinator.end(self._signals.got)
         elif self.worker is not None:
             self.worker.leave(GRACE_S)
-        if self.simulator is not None:
-            self.simulator.stop()
+        self.opening.stop()
 
     def take_part(self, shard: Shard, send: Send, outbox: Outbox, offset_ns: int) -> None:
         """This process generates load from now on: its shard of the session's.
@@ -326,7 +255,7 @@ class Plugin:
         """
         if not self.session.free:
             allow_files(descriptors(self.session.scenario, shard.count))
-        mask_logs(self.session.models.values())
+        mask_logs(self._secrets(self.session))
         plan = self._plan(self.session)
         self.worker = Worker(
             self.session, plan, shard, self.environment, send, outbox,
@@ -378,7 +307,7 @@ class Plugin:
         if not self.session.free or summary.verdict.status in ("interrupted", "aborted"):
             self.environment.process_exit_code = summary.verdict.exit_code
         try:
-            report.write(folder, page=not self.options.no_report)
+            report.write(folder, page=not self.options.loadlib_no_report)
         except OSError as problem:
             sys.stderr.write(f"error: cannot write the report in {folder}: {problem.strerror}\n")
             self.environment.process_exit_code = self.environment.process_exit_code or int(
@@ -400,26 +329,20 @@ class Plugin:
         given = self.options.loadlib_argv
         return given.split("\0") if given else ["locust", *sys.argv[1:]]
 
-    def _secrets(self) -> tuple[str, ...]:
-        session, likely = self.session, keys.likely(os.environ)
+    @staticmethod
+    def _secrets(session: Session) -> tuple[str, ...]:
+        likely = keys.likely(os.environ)
         servers = (server.api_key_env for server in session.servers)
         asked = (key for name in servers if name and (key := os.environ.get(name, "").strip()))
         return (*keys.named(session.models.values(), os.environ), *asked, *likely)
-
-
-def _untaken(plan: Plan) -> frozenset[str]:
-    return frozenset(name for name, crew in plan.crews.items() if not crew.weights)
-
-
-def _not_about_spawn_rate(record: logging.LogRecord) -> bool:
-    """Our users only wait for arrivals; starting them all at once is what is wanted."""
-    return "spawn rate is very high" not in record.getMessage()
 
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: Any, **_kwargs: Any) -> None:
     remember_early()
     add_options(parser)
+    if _form:
+        _form[-1].add_to(parser)
 
 
 @events.init.add_listener  # type: ignore[untyped-decorator]

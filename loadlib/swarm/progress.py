@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from loadlib.recorder import Live as Row
+from loadlib.snapshot import Row
 
 if TYPE_CHECKING:
     from loadlib.swarm.coordinator import Run
@@ -64,7 +64,7 @@ class Progress:
                 sys.stderr.flush()
 
     def _rows(self) -> list[Row]:
-        rows = self._run.live()
+        rows = self._run.board.rows()
         current = [row for row in rows if row.phase == self._run.phase]
         return (current or list(rows))[:MAX_ROWS]
 
@@ -76,8 +76,8 @@ class Progress:
         rows = self._rows()
         ok, failed = sum(r.ok for r in rows), sum(r.failed for r in rows)
         flying = sum(r.in_flight for r in rows)
-        tokens = sum(r.output_tok_s or 0.0 for r in rows)
-        worst = max((r.ttft_p99_ms for r in rows if r.ttft_p99_ms is not None), default=None)
+        tokens = sum(r.tok_s or 0.0 for r in rows)
+        worst = max((p99 for r in rows if (p99 := r.ttft_lately.p99) is not None), default=None)
         ttft = "–" if worst is None else f"{worst:,.0f} ms"
         stamp = time.strftime("%H:%M:%S", time.gmtime())
         return (
@@ -101,9 +101,9 @@ class Progress:
                 f"{row.in_flight:,}",
                 f"{row.ok:,}",
                 Text(f"{row.failed:,}", style="red" if row.failed else ""),
-                number(row.ttft_p50_ms),
-                number(row.ttft_p99_ms),
-                number(row.output_tok_s),
+                number(row.ttft_lately.p50),
+                number(row.ttft_lately.p99),
+                number(row.tok_s),
             )
         return Group(head, table)
 

@@ -25,6 +25,7 @@ from loadlib.server_metrics import MAX_BYTES, PageError
 from loadlib.server_record import Scrape
 from loadlib.server_targets import Target
 from loadlib.swarm import clock
+from loadlib.swarm.yielding import Turns, look
 from loadlib.transport import tls_context
 
 TIMEOUT_S = 5.0  # for the whole of a scrape, connecting included
@@ -57,7 +58,9 @@ class Page:
             with gevent.Timeout(limit_s, PageError(f"no answer within {limit_s:g} s")):
                 begin_ns, page = self._fetch()
             end_ns = self.now_ns()
-            reading = server_metrics.read(page)
+            look()  # what became due meanwhile goes first
+            reading = server_metrics.read(page, Turns().give)
+            look()
         except (PageError, OSError, http.client.HTTPException, ValueError) as problem:
             end_ns = self.now_ns()
             self.close()
@@ -219,7 +222,7 @@ def instants(now_ns: Callable[[], int], every_ns: int) -> Iterator[int]:
         yield due_ns
 
 
-def look(targets: Sequence[Target], environ: Mapping[str, str] | None = None) -> list[str]:
+def unread(targets: Sequence[Target], environ: Mapping[str, str] | None = None) -> list[str]:
     """Before the run: a line for each server that does not tell its metrics.
 
     Raises:

@@ -45,6 +45,11 @@ class Simulator:
             raise UsageError("`simulator:` of the scenario is not what the simulator takes")
         raise PreflightError(f"the simulator did not start{': ' + line if line else ''}")
 
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process.poll() is None
+
     def stop(self) -> None:
         """End the process; safe to call twice."""
         atexit.unregister(self.stop)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,22 +23,23 @@ from loadlib import instrument, reserve
 from loadlib.answer import Answer
 from loadlib.client import Begin, Call, Client, Prepared, Sdk
 from loadlib.guard import Breakers, Spending
-from loadlib.lastword import LastWord, Latest, Span, moved
+from loadlib.lastword import Course, LastWord, moved
 from loadlib.prompt import Prompt
 from loadlib.quality import Flaw
 from loadlib.recorder import Recorder, merged_reads
 from loadlib.redact import redact
 from loadlib.sample import Outcome, Sample
-from loadlib.scenario import Scenario
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session
 from loadlib.swarm.dispatch import Arrival, Closed, Dispatcher
+from loadlib.swarm.limits import deadlines
 from loadlib.swarm.onward import Onward
 from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.tell import tell
 from loadlib.swarm.watch import watch
 from loadlib.swarm.yielding import Turns, look
-from loadlib.wire import Deadlines
+
+log = logging.getLogger(__name__)
 
 DRAIN_EVERY_S = 1.0
 # Full collections five times as seldom as by default: each walks through what 400 streams hold,
@@ -124,10 +126,10 @@ class Worker:
         self._refused: dict[_Request, Outcome] = {}  # while they wait to be tried again
         self._numbers = itertools.count(shard.index, shard.count)
         self._ordinals: dict[tuple[str, str], itertools.count[int]] = {}
-        # (phase, model) → the last intended start and the last end
-        self._last_ns: dict[tuple[str, str], tuple[int, int]] = {}
-        self._free_phases: list[tuple[str, int]] = []  # without a scenario: title, since when
+        self._course = Course()
         self._left = False  # its own process was told to end, not the run
+        self._signal: int | None = None  # what stopped the run …
+        self._aborted: str | None = None  # … as far as is known here
         self._live: dict[str, Sdk] = {}
         self._stopping = Event()
         self._warm = Event()  # requests may begin, or never will
@@ -141,10 +143,14 @@ class Worker:
 
     def start(self) -> None:
         """Warm every code path, then begin: arrivals, reports and self-observation."""
-        self.client.warm()
-        # Vocabularies and paragraphs are loaded and counted on first use (0.4 s), pictures drawn
-        # (2 s): beside the hub, for the master gives up on a worker that is silent for 3 s.
-        gevent.get_hub().threadpool.apply(self._warm_workloads)
+        try:
+            self.client.warm()
+            # Vocabularies and paragraphs are loaded and counted on first use (0.4 s), pictures
+            # drawn (2 s): beside the hub, for the master gives up on who is silent for 3 s.
+            gevent.get_hub().threadpool.apply(self._warm_workloads)
+        except Exception as error:  # the others would wait for this one
+            log.exception("cannot begin")
+            self.abort(f"a process cannot begin: {error}")
         if self._stopping.is_set():
             return
         # What exists now lives as long as the process: a full collection that walks through all
@@ -153,8 +159,8 @@ class Worker:
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         self.client.take_readings()  # what preflight read is not the run's
-        if self.dispatcher is None:
-            self.open_phase(FREE_PHASE)
+        if self.dispatcher is None:  # who joins after an Edit is in the row that it opened
+            self.open_phase(self.session.scenario.load[-1].title)
         self._greenlets = [
             gevent.spawn(watch, self.recorder, self.finished),
             gevent.spawn(self._report),
@@ -188,19 +194,25 @@ class Worker:
 
     def open_phase(self, title: str) -> None:
         """Without a scenario: what begins from now on belongs to this row."""
-        self._free_phases.append((title, time.monotonic_ns()))
+        self._course.open(title, time.monotonic_ns())
 
     @property
     def _free_phase(self) -> str:
-        return self._free_phases[-1][0] if self._free_phases else FREE_PHASE
+        return self._course.phase or FREE_PHASE
 
     def leave(self, grace_s: float) -> None:
         """Like `stop`, when only this process ends: the run goes on without its share."""
         self._left = self._left or not self._stopping.is_set()
         self.stop(grace_s)
 
-    def stop(self, grace_s: float) -> None:
-        """No new requests; those in flight get `grace_s` to finish; then `finish`."""
+    def stop(
+        self, grace_s: float, *, signal: int | None = None, aborted: str | None = None
+    ) -> None:
+        """No new requests; those in flight get `grace_s` to finish; then `finish`.
+
+        `signal` or `aborted` is what stopped the whole run, for whoever has only our record.
+        """
+        self._signal, self._aborted = self._signal or signal, self._aborted or aborted
         self._stopping.set()
         self._staged.set()
         self._warm.set()
@@ -258,29 +270,19 @@ class Worker:
         )  # fmt: skip
 
     def _last_word(self) -> LastWord:
-        latest = tuple(
-            Latest(phase=phase, model=model, begin_ns=begin, end_ns=end)
-            for (phase, model), (begin, end) in self._last_ns.items()
-        )
+        dispatcher = self.dispatcher
+        free = self._course.spans(self.session.models, time.monotonic_ns())
         word = LastWord(
             seq=self.recorder.seq,
             requests=self.recorder.added,
-            spans=tuple(self._spans()),
-            latest=latest,
+            spans=free if dispatcher is None else tuple(dispatcher.spans),
+            latest=self._course.latest,
             left=self._left,
+            cut=dispatcher is not None and not dispatcher.whole,
+            signal=self._signal,
+            aborted=self._aborted,
         )
         return moved(word, self.offset_ns)
-
-    def _spans(self) -> list[Span]:
-        if self.dispatcher is not None:
-            return self.dispatcher.spans
-        last_ns = max((end for _, end in self._last_ns.values()), default=time.monotonic_ns())
-        ends = [start for _, start in self._free_phases[1:]] + [last_ns]
-        models = tuple(self.session.models)
-        return [
-            Span(phase=title, models=models, start_ns=start_ns, end_ns=max(start_ns, end_ns))
-            for (title, start_ns), end_ns in zip(self._free_phases, ends, strict=False)
-        ]
 
     # -- for users -----------------------------------------------------------------------------
 
@@ -343,6 +345,8 @@ class Worker:
             raise Closed
         ticket.reserved = reserved
         self._tickets[call] = ticket
+        if call.attempt == 1:
+            self.recorder.began((call.model, call.workload, call.phase))
         return ticket
 
     def send(self, ticket: Ticket, prepared: Prepared) -> tuple[Sample, Answer]:
@@ -431,9 +435,7 @@ class Worker:
         return self.session.free or any(p.closed for p in load if p.title == phase)
 
     def _record(self, sample: Sample, answer: Answer) -> None:
-        key = (sample.phase, sample.model)
-        begun, ended = self._last_ns.get(key, (0, 0))
-        self._last_ns[key] = max(begun, sample.intended_ns), max(ended, sample.end_ns)
+        self._course.ended(sample.phase, sample.model, sample.intended_ns, sample.end_ns)
         try:
             self.recorder.add(sample, answer.event_ns)
             if answer.coalesced:
@@ -460,6 +462,7 @@ class Worker:
         """Ask the coordinator to stop the whole run."""
         if not self._stopping.is_set():
             self._stopping.set()
+            self._aborted = reason
             self._send("loadlib_abort", {"reason": reason})
 
     def _tickets_in_flight(self) -> bool:
@@ -482,17 +485,15 @@ class Worker:
     def _drain(self) -> None:
         self._note_reads()
         interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
-        dispatcher = self.dispatcher
-        phase = dispatcher.phase.title if dispatcher and dispatcher.phase else self._free_phase
-        self.outbox.report(interval, phase)
+        now = None if self.dispatcher is None else self.dispatcher.stage
+        title, since_ns = self._free_phase, self._course.since_ns
+        if now is not None:
+            title, since_ns = now.phase, now.start_ns
+        models = self.session.models if now is None else now.models
+        since_ns = None if since_ns is None else since_ns + self.offset_ns
+        self.outbox.report(interval, {"phase": title, "models": [*models], "since_ns": since_ns})
 
 
 def _request(call: Call) -> _Request:
     """What all attempts of a request have in common."""
     return call.phase, call.model, call.index, call.turn
-
-
-def deadlines(scenario: Scenario) -> Deadlines:
-    """The scenario's timeouts, as the transport takes them."""
-    limits = scenario.timeouts
-    return Deadlines(limits.connect_s, limits.first_token_s, limits.idle_s, limits.total_s)
