@@ -25,6 +25,7 @@ from loadlib.server_targets import Target
 from loadlib.summary import (
     Bracket,
     Cost,
+    Failure,
     Gate,
     Goodput,
     Group,
@@ -206,6 +207,12 @@ def _group(
         requests=Requests(scheduled=n, sent=n, ok=ok, failed=failed, throttled=failed // 2),
         outcomes={k: v for k, v in {"ok": ok, "throttled": failed // 2,
                   "timeout": failed - failed // 2}.items() if v},
+        failures={k: v for k, v in {
+            "throttled/rpm": Failure(n=failed // 2),
+            "timeout/first_token": Failure(n=failed - failed // 2 - failed // 5),
+            "timeout/idle": Failure(n=failed // 5, after_first_token=failed // 5,
+                                    output_tokens=17 * (failed // 5), cost_usd=0.002),
+        }.items() if v.n},
         causes={k: v for k, v in {"throttled/rpm": failed // 2,
                 "timeout/first_token": failed - failed // 2}.items() if v},
         errors={"429 rate limit reached for requests per minute": failed // 2,

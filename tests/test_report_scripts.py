@@ -14,7 +14,7 @@ from report_fixtures import FIXTURES, SPEEDS, build
 from loadlib.charts import figures
 from loadlib.recorder import Recorder, Totals
 from loadlib.report import bundle as bundles
-from loadlib.report import html, interactive, samples, scripts, tiles, view
+from loadlib.report import failed, html, interactive, samples, scripts, tiles, view, words
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
 from loadlib.summary import Health, Summary, Verdict
@@ -176,6 +176,42 @@ def test_the_library_is_bundled_once_and_damage_is_mended(tmp_path, monkeypatch)
     closed = tmp_path / "file"
     closed.write_text("a file where a folder should be")
     assert ask(closed) == first
+
+
+# — how requests failed ———————————————————————————————————————————————————————————
+
+
+def broken(outcome, cause, *, tokens=None, **more):
+    came = {} if tokens is None else {"first_token_ns": 5 * MS, "output_tokens": tokens}
+    return sample(outcome, cause=cause, **came, **more)
+
+
+def test_failures_are_told_apart_by_what_had_come_before_them():
+    given = [
+        *[sample(index=i) for i in range(4)],
+        broken(Outcome.TIMEOUT, "first_token"),
+        broken(Outcome.TIMEOUT, "idle", tokens=7, cost_usd=0.25),
+        broken(Outcome.TIMEOUT, "idle", tokens=3),
+        broken(Outcome.SERVER_ERROR, None),
+        broken(Outcome.THROTTLED, "429", retried=True),
+        sample(Outcome.CANCELLED),
+    ]
+    summary = run_of(given)
+    assert {
+        what: (one.n, one.after_first_token, one.output_tokens, one.cost_usd)
+        for what, one in summary.groups[0].failures.items()
+    } == {
+        "server_error": (1, 0, None, None),
+        "timeout/first_token": (1, 0, None, None),
+        "timeout/idle": (2, 2, 10, 0.25),
+    }, "a refusal that was tried again is no failed request, nor is one that we cancelled"
+    first, *_ = failed.rows(summary)
+    assert (first.outcome, first.cause, first.n, first.groups) == ("timeout", "idle", 2, "0")
+    assert first.meaning == words.OUTCOMES["timeout"]
+    made_up = [broken(Outcome.REJECTED, f"code-{i}") for i in range(300)]
+    found = run_of(made_up).groups[0].failures
+    assert (len(found), found["rejected"].n) == (101, 200), "however many a server makes up"
+    assert set(words.OUTCOMES) == {o.value for o in Outcome if o.failed}
 
 
 # — single requests ———————————————————————————————————————————————————————————————

@@ -13,8 +13,8 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from loadlib.charts import Figure, Key, RunLike, figures
-from loadlib.report import format as f
 from loadlib.report import (
+    failed,
     health,
     limits,
     models,
@@ -27,6 +27,7 @@ from loadlib.report import (
     view,
     words,
 )
+from loadlib.report import format as f
 from loadlib.summary import Group, Summary
 
 SECTIONS = {
@@ -72,6 +73,7 @@ def render(run: RunLike, *, static: bool = False, picked: Sequence[samples.Picke
         health=health,
         limits=limits,
         quality=quality,
+        failed=failed,
         models=models,
         server=server,
         icons=words.STATUS_ICONS,
