@@ -37,8 +37,8 @@ class SampleRow:
     ttft: str
     e2e: str
     tokens: str
-    prompt: str
-    connection: str
+    body: str
+    identity: tuple[str, ...]
     note: str
     bar: tuple[tuple[str, float, float], ...]
 
@@ -117,10 +117,12 @@ def _rows(kept: _Kept, begun_ns: int) -> tuple[SampleRow, ...]:
 
 
 def _row(kind: str, sample: Sample, begun_ns: int, longest_ns: int) -> SampleRow:
-    reused = {True: "reused", False: "new", None: f.UNKNOWN}[sample.conn_reused]
+    connection = {True: "kept connection", False: "new connection", None: "connection unknown"}[
+        sample.conn_reused
+    ]
     outcome = sample.outcome.value + (f"/{f.name(sample.cause)}" if sample.cause else "")
     status = "" if sample.status in (None, 200) else f"HTTP {sample.status}"
-    said = [status, f.line(sample.error or ""), _flaw(sample), _id(sample)]
+    said = [status, f.line(sample.error or ""), _flaw(sample)]
     return SampleRow(
         kind=kind,
         index=f"{sample.index:,}" + (f", turn {sample.turn}" if sample.turn > 1 else ""),
@@ -131,8 +133,8 @@ def _row(kind: str, sample: Sample, begun_ns: int, longest_ns: int) -> SampleRow
         ttft=_since(sample.intended_ns, sample.first_token_ns),
         e2e=_since(sample.intended_ns, sample.end_ns),
         tokens=f"{f.count(sample.input_tokens)} → {f.count(sample.output_tokens)}",
-        prompt=f"{f.count(sample.prompt_bytes)} bytes, sha256 {f.name(sample.prompt_sha or '–')}",
-        connection=reused,
+        body=f"{f.count(sample.prompt_bytes)} bytes, {connection}",
+        identity=tuple(filter(None, (_hash(sample), _id(sample)))),
         note="; ".join(filter(None, said)),
         bar=_bar(sample, longest_ns),
     )
@@ -142,8 +144,12 @@ def _flaw(sample: Sample) -> str:
     return f"answer {f.name(sample.flaw)}" if sample.flaw else ""
 
 
+def _hash(sample: Sample) -> str:
+    return f"sha256 {f.name(sample.prompt_sha)}…" if sample.prompt_sha else ""
+
+
 def _id(sample: Sample) -> str:
-    return f"request id {f.name(sample.request_id)}" if sample.request_id else ""
+    return f"answered as {f.name(sample.request_id)}" if sample.request_id else ""
 
 
 def _since(start_ns: int, end_ns: int | None) -> str:
