@@ -145,6 +145,7 @@ def test_page_loads_nothing_and_runs_its_own_scripts_only(pages, name):
     assert [a.get("type") for a in page.all("script")] == [
         "application/json",
         "application/octet-stream",
+        "application/octet-stream",
         None,
     ]
     (own,) = re.findall(r"<script>(.*?)</script>", pages[name], re.DOTALL)

@@ -135,7 +135,7 @@ def test_the_own_script_is_small_and_can_stand_in_a_page():
 
 def test_tiles_for_the_script_are_those_of_the_page():
     summary = FIXTURES["full"]().summary
-    told = scripts.payload(summary, [])
+    told = scripts.payload(summary)
     assert [t["value"] for t in told["tiles"]] == [t.value for t in tiles.tiles(summary)]
     assert told["names"]["workload"] == ["chat", "long"]
     assert told["reference"] == "gpt-4o-mini"
@@ -145,7 +145,7 @@ def test_tiles_for_the_script_are_those_of_the_page():
 
 def test_no_figure_of_a_page_depends_on_the_number_of_requests():
     small, large = (
-        len(json.dumps(scripts.payload(run.summary, figures(run))))
+        len(json.dumps(scripts.charts(run.summary, figures(run))))
         for run in (
             build("x", models={"gpt-4o": SPEEDS["gpt-4o"]}, seconds=s, phases=(("measure", r),))
             for s, r in ((60, 5.0), (60, 50.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import json
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ class Script:
     """What makes the page interactive: its data, its own script, and the packed drawing library."""
 
     data: Markup
+    charts: str  # packed, as the library is
     own: Markup
     vega: str
     notice: str
@@ -38,7 +40,8 @@ def script(summary: Summary, drawn: Sequence[Figure]) -> Script:
     own = own_script()
     digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
     return Script(
-        data=as_data(payload(summary, drawn)),
+        data=as_data(payload(summary)),
+        charts=packed(charts(summary, drawn)),
         own=Markup(own),  # noqa: S704 — a file of ours
         vega=library.packed,
         notice=bundle.NOTICE,
@@ -46,8 +49,8 @@ def script(summary: Summary, drawn: Sequence[Figure]) -> Script:
     )
 
 
-def payload(summary: Summary, drawn: Sequence[Figure]) -> dict[str, Any]:
-    """What the script knows: groups, tiles, ratios to every model, and annotated charts."""
+def payload(summary: Summary) -> dict[str, Any]:
+    """What the script knows of the run: groups, tiles, ratios to every model."""
     groups = view.shown(summary)
     named = [
         {"model": f.name(g.model), "workload": f.name(g.workload), "phase": f.name(g.phase)}
@@ -70,20 +73,33 @@ def payload(summary: Summary, drawn: Sequence[Figure]) -> dict[str, Any]:
             ]
             for model in compared
         },
-        "figures": {
-            figure.id: {
-                "spec": interactive.annotated(figure, groups),
-                "legend": [key.label for key in figure.legend],
-            }
-            for figure in drawn
-        },
     }
+
+
+def charts(summary: Summary, drawn: Sequence[Figure]) -> dict[str, Any]:
+    """What it knows of the charts: by id the annotated specification, and the legend's words."""
+    groups = view.shown(summary)
+    return {
+        figure.id: {
+            "spec": interactive.annotated(figure, groups),
+            "legend": [key.label for key in figure.legend],
+        }
+        for figure in drawn
+    }
+
+
+def packed(tree: Any) -> str:
+    """JSON, gzipped and in base64: an eighth of what charts would take as they are."""
+    return base64.b64encode(gzip.compress(_json(tree).encode(), 9, mtime=0)).decode()
 
 
 def as_data(tree: Any) -> Markup:
     """JSON fit to stand in a script element: nothing in it can end that."""
-    text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
+    return Markup(_json(tree).replace("<", "\\u003c"))  # noqa: S704
+
+
+def _json(tree: Any) -> str:
+    return json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 @cache

@@ -1,11 +1,14 @@
 // One chart of the page: its legend, its buttons, reading it by pointer and by keys.
 
-let bundle = null;
-// The drawing library is packed in the page, and unpacked when a chart is first to be drawn.
-async function unpacked() {
-  const bytes = Uint8Array.from(atob($("#vega").textContent), (c) => c.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  document.head.append(make("script", {}, await new Response(stream).text()));
+// What is large is packed in the page: gzip, in base64.
+function unpacked(id) {
+  const bytes = Uint8Array.from(atob(document.getElementById(id).textContent), (c) => c.charCodeAt(0));
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}
+
+let library = null; // that draws; unpacked when a chart is first to be drawn
+async function loaded() {
+  document.head.append(make("script", {}, await unpacked("vega")));
   return window.vegaEmbed;
 }
 
@@ -95,7 +98,7 @@ class Figure {
     for (let groups = chosenGroups(); this.drawn !== this.wanted(groups); groups = chosenGroups()) {
       const now = this.wanted(groups);
       const spec = shaped(this, groups);
-      const embed = await (bundle ??= unpacked());
+      const embed = await (library ??= loaded());
       const old = $(":scope > svg, :scope > .empty", this.plot);
       let made = make("p", { class: "empty" }, "No part of this chart is of the chosen groups.");
       this.view?.finalize();

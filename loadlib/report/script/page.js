@@ -280,8 +280,15 @@ function showReference() {
   }
 }
 
-const figures = $$("figure.chart").filter((element) => data.figures[element.id])
-  .map((element) => new Figure(element, data.figures[element.id]));
+const figures = [];
+async function buildFigures() {
+  if (!window.DecompressionStream) return; // then they are pictures
+  const charts = JSON.parse(await unpacked("charts"));
+  const shown = $$("figure.chart").filter((element) => charts[element.id]);
+  figures.push(...shown.map((element) => new Figure(element, charts[element.id])));
+  showFigures();
+  figures.forEach(({ element }) => sight.observe(element));
+}
 
 // What is in sight first; the rest is made to agree when it comes into sight, or before printing.
 const sight = new IntersectionObserver((seen) => {
@@ -346,7 +353,6 @@ buildSorting();
 buildReference();
 apply();
 if (narrowed()) scrollToPlace();
-figures.forEach(({ element }) => sight.observe(element));
 addEventListener("hashchange", apply);
 document.addEventListener("click", follow);
-document.documentElement.dataset.ready = "";
+buildFigures().then(() => (document.documentElement.dataset.ready = ""));
