@@ -33,7 +33,7 @@ BELONGS = {
     "worker": ("master_host", "master_port"),
 }
 """Which options mean something to which role; Locust has them under the same names."""
-OF_A_WORKER = frozenset(("worker", *BELONGS["worker"], "processes", "verbose", "locust"))
+OF_A_WORKER = frozenset(("worker", *BELONGS["worker"], "out", "processes", "verbose", "locust"))
 _WRITTEN = {"overrides": "--set", "models": "--model", "as_json": "--json", "scenario": "SCENARIO"}
 
 Given = Mapping[str, Any]
@@ -79,7 +79,7 @@ def as_worker(given: Given) -> list[str]:
     """
     _, flags = scenario_and_flags(given)
     _check_locustfile(flags)
-    line = ["--headless", "--worker", *_same(given, BELONGS["worker"])]
+    line = ["--headless", "--worker", *_same(given, BELONGS["worker"]), "--out", given["out"]]
     # Whether requests failed is for the master's exit code to say.
     return [*line, *_same(given, ("processes",)), "--exit-code-on-error", "0", *flags]
 

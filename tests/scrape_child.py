@@ -1,4 +1,4 @@
-"""Scrapes what stands on stdin ([[url, times, limit_s], …]) and prints what came, as JSON.
+"""Scrapes what stands on stdin ([token, [[url, times, limit_s], …]]), prints what came, as JSON.
 
 In a process of its own: pytest must not import gevent.
 """
@@ -13,14 +13,13 @@ from loadlib.errors import PreflightError
 from loadlib.server_targets import Target
 from loadlib.swarm.scrape import Page
 
-TOKEN = sys.argv[1]
-
 
 def main() -> None:
     """Several in a row on one connection, the last one counts."""
     found = []
-    for url, times, limit_s in json.load(sys.stdin):
-        page = Page(Target(name="s", url=url, models=(), api_key_env="T"), {"T": TOKEN})
+    token, asked = json.load(sys.stdin)
+    for url, times, limit_s in asked:
+        page = Page(Target(name="s", url=url, models=(), api_key_env="T"), {"T": token})
         for _ in range(times):
             scrape = page.scrape(limit_s)
         page.close()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 from commandline import WITH_PAGE, batch, loadlib, refused
-from locust_driver import Driver, Ended, Web, folders
+from locust_driver import Driver, Ended, Web, folders, free_port
 
 # Nothing about it looks like a key: only knowing it can keep it out. With what JSON, Python and
 # URLs write otherwise, and long enough to be cut.
@@ -147,10 +147,14 @@ class Wire:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError):  # until it is closed
             while True:
                 here, _ = self._listening.accept()
-                there = socket.create_connection(("127.0.0.1", self._to))
+                try:
+                    there = socket.create_connection(("127.0.0.1", self._to))
+                except OSError:  # the master is not there yet: ZeroMQ comes again
+                    here.close()
+                    continue
                 threading.Thread(target=self._carry, args=(here, there), daemon=True).start()
 
     def _carry(self, here: socket.socket, there: socket.socket) -> None:
@@ -210,7 +214,8 @@ def artefacts(root: Path) -> dict[str, bytes]:
 
 PAGES = (
     "/", "/stats/requests", "/stats/requests/csv", "/stats/failures/csv", "/exceptions",
-    "/exceptions/csv", "/logs", "/tasks", "/stats/report", "/worker-count",
+    "/exceptions/csv", "/logs", "/tasks", "/stats/report", "/worker-count", "/llm/",
+    "/llm/live.json", "/llm/report",
 )  # fmt: skip
 
 
@@ -235,8 +240,9 @@ def _run(driver: Driver, parrot: str) -> tuple[dict[str, bytes], Ended]:
         },
     )
     keys = {"MINE": CANARY, "CI_TOKEN": OTHER, **WITH_PAGE}
+    port = free_port()
     master = driver.start(
-        "loadlib", "ui", name, "--master", "--expect-workers", "1", "--web-port", "0", "-v",
+        "loadlib", "ui", name, "--master", "--expect-workers", "1", "--web-port", str(port), "-v",
         "--", "-f", "own.py", "--autostart", "--autoquit", "600", "--loglevel", "DEBUG",
         *("--csv", "reports/stats", "--html", "reports/locust.html"), **keys,
     )  # fmt: skip
@@ -245,7 +251,7 @@ def _run(driver: Driver, parrot: str) -> tuple[dict[str, bytes], Ended]:
         "loadlib", "run", "--worker", "--master-port", str(wire.port),
         "--", "-f", "own.py", "--loglevel", "DEBUG", **keys,
     )  # fmt: skip
-    web = Web(master)
+    web = Web(master, port)
     master.until(lambda: [f for f in folders(driver.reports) if (f / "report.html").exists()])
     found = {f"page {page}": (web.get(page) or "").encode() for page in PAGES}
     master.signal(2)

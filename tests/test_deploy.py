@@ -141,7 +141,7 @@ def test_a_service_gets_no_more_than_it_needs(name):
     assert not unwanted & service.keys()  # nothing is published; the image's user is not root
     assert service.get("env_file", []) in ([], [{"path": "keys.env", "required": False}])
     writable = [v["target"] for v in service.get("volumes", ()) if not v.get("read_only")]
-    assert writable == (["/reports"] if name == "master" else [])
+    assert writable == ([] if name == "simulator" else ["/reports"])
 
 
 @pytest.mark.parametrize("role", ["master", "worker"])
@@ -160,7 +160,7 @@ def test_a_pod_gets_no_more_than_it_needs(role):
     assert container["resources"]["limits"].keys() == {"memory"}  # a CPU quota would spoil figures
     assert "hostNetwork" not in pod
     writable = {m["mountPath"] for m in container["volumeMounts"] if not m.get("readOnly")}
-    assert writable == ({"/reports", "/tmp"} if role == "master" else {"/tmp"})
+    assert writable == {"/reports", "/tmp"}
 
 
 def test_secrets_stand_there_by_reference_only():
@@ -266,6 +266,7 @@ def test_the_command_lines_run_to_the_end(tmp_path):
         driver.close()
     found = ended.requests(model="gpt-4o-mini")
     assert found["scheduled"] == found["sent"] == found["ok"] == len(ended.rows)
+    assert len(list((ended.folder / "shards").iterdir())) == 2
     assert found["sent"] > 30
     checks = {check["name"]: check["value"] for check in ended.summary["health"]["checks"]}
     assert checks["lost_samples"] == checks["sequence_gaps"] == 0

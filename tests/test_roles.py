@@ -29,10 +29,11 @@ def test_what_becomes_of_the_roles():
         *("--expect-workers", "3", "--master-bind-host", "10.0.0.1", "--master-bind-port", "6000"),
         *("--csv", "x"),
     ]
-    worker = {**NOTHING, "worker": True, "master_host": "m", "master_port": 6000, "processes": 4}
+    worker = {**NOTHING, "worker": True, "master_host": "m", "master_port": 6000, "processes": 4,
+              "out": "mine"}  # fmt: skip
     assert launch.as_worker(worker) == [
         *("--headless", "--worker", "--master-host", "m", "--master-port", "6000"),
-        *("--processes", "4", "--exit-code-on-error", "0"),
+        *("--out", "mine", "--processes", "4", "--exit-code-on-error", "0"),
     ]
     local = {**NOTHING, "scenario": "s.yaml", "processes": 2}
     assert launch.as_locust(local, []) == [
@@ -53,8 +54,8 @@ def test_what_stands_behind_the_dashes_is_no_scenario():
 WRONG = [
     (["run", "--worker", "--master"], "exclude each other"),
     (["run", "s.yaml", "--worker"], "--worker with SCENARIO"),
-    (["run", "--worker", "--out", "x"], "--worker with --out"),
-    (["run", "--worker", "--out", "reports"], "--worker with --out"),
+    (["run", "--worker", "--no-report"], "--worker with --no-report"),
+    (["run", "--worker", "--out", "x", "--rate", "1/s"], "--worker with --rate"),
     (["run", "--worker", "--json"], "--worker with --json"),
     (["run", "--worker", "--set", "a=b"], "--worker with --set"),
     (["run", "--worker", "--model", "m"], "--worker with --model"),

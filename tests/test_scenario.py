@@ -36,6 +36,7 @@ from loadlib.scenario import (
     with_measure,
     with_models,
 )
+from loadlib.scenario_lengths import MAX_TOKENS
 from loadlib.schedule import S
 from loadlib.workloads.chat import ChatSpec
 from loadlib.workloads.long_context import LongContextSpec
@@ -838,9 +839,10 @@ def phases(draw, number):
     )
 
 
-PAIRS = st.tuples(COUNTS, COUNTS).map(sorted)
-POINTS = st.dictionaries(st.integers(1, 9_999).map(lambda n: n / 10_000), COUNTS, min_size=2)
-ROUNDS = st.lists(COUNTS, min_size=1, max_size=3).map(tuple)
+LENGTHS = st.integers(1, MAX_TOKENS)
+PAIRS = st.tuples(LENGTHS, LENGTHS).map(sorted)
+POINTS = st.dictionaries(st.integers(1, 9_999).map(lambda n: n / 10_000), LENGTHS, min_size=2)
+ROUNDS = st.lists(LENGTHS, min_size=1, max_size=3).map(tuple)
 DRAWN = st.one_of(
     PAIRS.map(lambda pair: Uniform(*pair)),
     PAIRS.map(lambda pair: LogNormal(*pair)),

@@ -95,7 +95,7 @@ def ui(browser, paced, tmp_path_factory) -> Iterator:
     other = (driver.folder / name).read_text().replace(json.dumps(PAIR), "other")
     driver.write("other.yaml", other)
     driver.write("not-one.yaml", "version: 1\nthis: is no scenario\n")
-    flags = "--processes", "1", "--", "--web-base-path", "/lt"
+    flags = "--processes", "1", "--allow-unhealthy", "--", "--web-base-path", "/lt"
     with running(driver, "loadlib", "ui", name, *flags, base="/lt", MINE=CANARY) as web:
         web.child.until(lambda: web.stats.get("workers") and len(web.stats["workers"]) == 1)
         yield SimpleNamespace(web=web, driver=driver, page=page_of(browser))
@@ -335,13 +335,17 @@ def test_no_page_has_the_key(ui):
 def test_stop_by_a_click_and_open_the_report(ui, browser):
     page = ui.page
     page.get_by_role("button", name="Stop").click()
-    page.locator("loadlib-live .chip", has_text="FAIL").wait_for()
+    wait_until(
+        ui,
+        "() => document.querySelector('loadlib-live').shadowRoot.querySelector('.chip')"
+        ".textContent.includes('INCONCLUSIVE')",
+    )
     assert page.locator("loadlib-live .light.fail", has_text="tpot.p50 < 1ms").count() == 1
     link = page.locator("loadlib-live .links a", has_text="Report").first
     report = page_of(browser)
     report.goto(link.get_attribute("href"))
     assert report.locator("h1").inner_text() == PAIR
-    assert report.locator(".chip").inner_text().endswith("FAIL")
+    assert report.locator(".chip").inner_text().endswith("INCONCLUSIVE")
     assert report.locator("figure svg[role=img]").count() >= 3
     assert report.complaints == []
     report.context.close()
@@ -354,7 +358,8 @@ def test_stop_by_a_click_and_open_the_report(ui, browser):
     assert "30/s" in (folder / "scenario.yaml").read_text()
     live = ui.web.live
     assert live["gates"] == json.loads(json.dumps(summary["gates"]))
-    assert live["verdict"]["status"] == summary["verdict"]["status"] == "fail"
+    assert live["verdict"]["status"] == summary["verdict"]["status"] == "inconclusive"
+    assert live["verdict"]["reasons"][0] == "stopped before its plan was over"
     total = sum(group["requests"]["sent"] for group in summary["groups"])
     assert (
         sum(row["ok"] + row.get("failed", 0) + row.get("cancelled", 0) for row in live["rows"])

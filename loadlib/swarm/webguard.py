@@ -27,7 +27,7 @@ OTHER_NAME = (
 )
 OPEN = ("locust.index", "locust.login", "locust.send_assets")  # of Locust's routes, for a link
 HEADERS = {
-    "X-Frame-Options": "DENY",  # nobody's page around ours, to steal a click on Start
+    "X-Frame-Options": "SAMEORIGIN",  # no other site's page around ours, to steal a click on Start
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",

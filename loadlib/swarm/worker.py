@@ -166,7 +166,9 @@ class Worker:
             gevent.spawn(self._report),
         ]
         if self.dispatcher is not None:
-            gevent.spawn(self._run)
+            gevent.spawn(self._run).link_exception(  # or the master waits for a last word
+                lambda run: self.abort(f"a process cannot go on: {run.exception}")
+            )
         self._warm.set()
 
     def _warm_workloads(self) -> None:
@@ -195,10 +197,6 @@ class Worker:
     def open_phase(self, title: str) -> None:
         """Without a scenario: what begins from now on belongs to this row."""
         self._course.open(title, time.monotonic_ns())
-
-    @property
-    def _free_phase(self) -> str:
-        return self._course.phase or FREE_PHASE
 
     def leave(self, grace_s: float) -> None:
         """Like `stop`, when only this process ends: the run goes on without its share."""
@@ -323,7 +321,8 @@ class Worker:
         if arrival is None:
             now_ns = time.monotonic_ns()
             turn = 1 if prompt is None else prompt.turn
-            call = Call(next(self._numbers), self._free_phase, model, workload, now_ns, turn=turn)
+            row = self._course.phase or FREE_PHASE
+            call = Call(next(self._numbers), row, model, workload, now_ns, turn=turn)
             self.recorder.scheduled((model, workload, call.phase), now_ns)
         else:
             call = arrival.call
@@ -486,7 +485,7 @@ class Worker:
         self._note_reads()
         interval = self.recorder.drain(time.monotonic_ns(), Turns().give)
         now = None if self.dispatcher is None else self.dispatcher.stage
-        title, since_ns = self._free_phase, self._course.since_ns
+        title, since_ns = self._course.phase or FREE_PHASE, self._course.since_ns
         if now is not None:
             title, since_ns = now.phase, now.start_ns
         models = self.session.models if now is None else now.models
