@@ -25,6 +25,7 @@ from loadlib.server_targets import Target
 from loadlib.summary import (
     Bracket,
     Cost,
+    Failure,
     Gate,
     Goodput,
     Group,
@@ -166,6 +167,7 @@ def _group(
 ) -> Group:  # fmt: skip
     long = workload.startswith("long")
     lengths = [x for x in LENGTHS if speed.window is None or x < speed.window] if long else [420]
+    lengths = [128_000] if workload == "long-128k" else lengths
     failed = n if fail_share >= 1 else round(n * fail_share)
     ok = n - failed
     tokens = np.array([lengths[i % len(lengths)] for i in range(ok)], dtype=float)
@@ -205,6 +207,12 @@ def _group(
         requests=Requests(scheduled=n, sent=n, ok=ok, failed=failed, throttled=failed // 2),
         outcomes={k: v for k, v in {"ok": ok, "throttled": failed // 2,
                   "timeout": failed - failed // 2}.items() if v},
+        failures={k: v for k, v in {
+            "throttled/rpm": Failure(n=failed // 2),
+            "timeout/first_token": Failure(n=failed - failed // 2 - failed // 5),
+            "timeout/idle": Failure(n=failed // 5, after_first_token=failed // 5,
+                                    output_tokens=17 * (failed // 5), cost_usd=0.002),
+        }.items() if v.n},
         causes={k: v for k, v in {"throttled/rpm": failed // 2,
                 "timeout/first_token": failed - failed // 2}.items() if v},
         errors={"429 rate limit reached for requests per minute": failed // 2,
@@ -469,6 +477,29 @@ def many() -> FakeRun:
     return judged(build("many", models=models, seconds=60))
 
 
+def crowd() -> FakeRun:
+    """Forty groups, more than a page shows: the last sixteen are the least busy."""
+    import msgspec
+
+    speeds = list(SPEEDS.values())
+    models = {f"model-{i:02d}": speeds[i % 6] for i in range(40)}
+    run = judged(build("crowd", models=models, workloads=("chat",), seconds=10))
+    groups = tuple(
+        msgspec.structs.replace(
+            g, requests=msgspec.structs.replace(g.requests, scheduled=100 - i, dropped=60 - i)
+        )
+        for i, g in enumerate(run.summary.groups)
+    )
+    run.summary = msgspec.structs.replace(run.summary, groups=groups)
+    return run
+
+
+def only_128k() -> FakeRun:
+    """Prompts of 128k tokens and nothing else."""
+    two = {k: SPEEDS[k] for k in ("gpt-4o", "gemini-1.5-flash")}
+    return judged(build("only-128k", models=two, workloads=("long-128k",), seconds=60))
+
+
 def interrupted() -> FakeRun:
     """Stopped by Ctrl-C, closed loop, an unpriced endpoint of one's own."""
     own = {"local": Speed(90, 3000, 41, None, 8192)}
@@ -507,8 +538,8 @@ def replicas() -> FakeRun:
 
 FIXTURES = {
     make.__name__: make
-    for make in (full, passing, small, steps, nothing, single, all_failed, many, interrupted,
-                 hostile, replicas)
+    for make in (full, passing, small, steps, nothing, single, all_failed, many, crowd, only_128k,
+                 interrupted, hostile, replicas)
 }  # fmt: skip
 
 

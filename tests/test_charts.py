@@ -67,6 +67,13 @@ def test_axes_say_unit_and_which_way_is_better(drawn):
         assert "lower is better" in text or "higher is better" in text, figure.id
 
 
+@pytest.mark.parametrize("name", ["steps", "small"])
+def test_charts_made_quickly_are_the_same_charts(drawn, name):
+    run = FIXTURES[name]()
+    carefully = [figure for chart in CHARTS.values() if (figure := chart(run)) is not None]
+    assert drawn[name] == carefully
+
+
 def test_a_run_without_requests_has_no_charts(drawn):
     assert drawn["nothing"] == []
 
