@@ -13,6 +13,7 @@ from benchmarks.arithmetic import EVENTS, Shape, Spread, slope
 from benchmarks.lab import LOADLIB, FloorRun, Lab, LoadlibRun
 from benchmarks.processes import MeasurementError, burner
 from benchmarks.replayed import replay_azure
+from benchmarks.swarmed import held, master
 from benchmarks.table import Row, number
 from loadlib import rows
 from loadlib.calibrate.truth import fetch
@@ -444,6 +445,8 @@ BARS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     "memory": memory,
     "burner": burnt,
     "replay-azure": replayed,
+    "held": lambda bench: held(bench.lab),
+    "master": lambda bench: master(bench.lab),
     "crowd": crowd,
     "start-up": start_up,
     "simulator": simulator,

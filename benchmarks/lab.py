@@ -219,8 +219,9 @@ class Lab:
         n_processes: int = 1,
         workload: Mapping[str, Any] | None = None,
         within_s: float | None = None,
+        pinned: bool = True,
     ) -> LoadlibRun:
-        """`loadlib run` in a closed loop, all its processes on the client's core."""
+        """`loadlib run` in a closed loop, all its processes on the client's core if `pinned`."""
         load: dict[str, object] = {"requests": requests}
         if requests is None:
             load = {"duration": f"{duration_s}s"}
@@ -230,7 +231,8 @@ class Lab:
         limit_s = DRAIN_S + (duration_s or 0) + 10 * shape.cycle_s
         server.truth()  # forget what was before
         command = [*LOADLIB, "run", path.name, "--out", "runs", "--json", *more]
-        cost = processes.run(command, self.cores.client, path.parent, within_s=within_s or limit_s)
+        core = self.cores.client if pinned else None
+        cost = processes.run(command, core, path.parent, within_s=within_s or limit_s)
         if cost.code not in FIGURES:
             raise MeasurementError(
                 f"loadlib run ended with exit code {cost.code}:\n{cost.err[-2000:]}"

@@ -122,7 +122,7 @@ def _reap(child: subprocess.Popen[bytes], deadline_ns: int) -> tuple[int | None,
 
 @contextmanager
 def started(
-    command: Sequence[object], core: int | None, *, until: str
+    command: Sequence[object], core: int | None, *, until: str, within_s: float = START_S
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that serves while the block runs, and its first line, which begins with `until`."""
     child = subprocess.Popen(
@@ -135,7 +135,7 @@ def started(
     )
     try:
         assert child.stdout is not None
-        ready = select.select([child.stdout], [], [], START_S)[0]
+        ready = select.select([child.stdout], [], [], within_s)[0]
         line = child.stdout.readline() if ready else ""
         if not line.startswith(until):
             raise MeasurementError(f"{' '.join(map(str, command))} did not start: {line!r}")
@@ -149,6 +149,34 @@ def started(
             child.wait()
         if child.stdout is not None:
             child.stdout.close()
+
+
+@contextmanager
+def running(
+    command: Sequence[object], core: int | None, folder: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs while the block does; its output goes through files in `folder`."""
+    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+        child = subprocess.Popen(
+            list(map(str, command)),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            cwd=folder,
+            env=environment(),
+            preexec_fn=_pinned(core),
+        )
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.kill()
+        child.wait()
+
+
+def now_s() -> float:
+    """Monotonic seconds."""
+    return time.monotonic()
 
 
 @contextmanager

@@ -133,6 +133,8 @@ class _Merging:
         ):
             if self.totals.merge(interval, worker):
                 writer.append(interval, worker)
+        if self.about.free:
+            self.session.scenario = self._as_it_was()
         missing = tuple(self._losses())
         self.session.notices += [f"made of {len(self.shards)} shard files", *missing]
         scenario = self.session.scenario
@@ -151,6 +153,14 @@ class _Merging:
         writer.finish(summary, summary.state, self.totals, windows)
         workers = {one.about.worker for one in self.shards}
         return Gathered(writer.folder, len(workers), self.totals.done, missing)
+
+    def _as_it_was(self) -> scenarios.Scenario:
+        """Where Locust decided the load, every Edit opened a phase that no file knew of before."""
+        scenario = self.session.scenario
+        known = [phase.title for phase in scenario.load]
+        first, titles = scenario.load[0], {phase for _, _, phase in self.totals.counts}
+        more = [first.model_copy(update={"name": title}) for title in sorted(titles - set(known))]
+        return scenario.model_copy(update={"load": (*scenario.load, *more)})
 
     def _losses(self) -> Iterator[str]:
         """What is known to be missing, each also a gap in the ledger."""

@@ -163,45 +163,37 @@ class Histogram:
         From a bare payload minimum, maximum and sum are those of the buckets' middles, and
         `overflow` is unknown (0). Raises ValueError for anything else.
         """
-        head, mark, payload = data.rpartition(b":")
-        hist = cls._from_payload(payload)
-        if mark:
-            try:
-                overflow, low, high, total = (int(part) for part in head.split(b","))
-            except ValueError:
-                raise ValueError("not an encoded histogram") from None
-            hist.overflow, hist._min, hist._max, hist._sum = overflow, low, high, total
-        return hist
+        return cls().merge_encoded(data)
 
-    @classmethod
-    def _from_payload(cls, payload: bytes) -> Histogram:
+    def merge_encoded(self, data: bytes) -> Histogram:
+        """`merge` of an encoded histogram, without one in between: a third of the time, which a
+        master needs that adds up hundreds of them a second. Takes and raises what `decode` does,
+        and is unchanged then.
+        """
+        head, mark, payload = data.rpartition(b":")
         try:
-            coded = HdrHistogramEncoder.decode(payload)
-            head = coded.payload
-            layout = (
-                head.lowest_trackable_value,
-                head.highest_trackable_value,
-                head.significant_figures,
+            overflow, low, high, total = (
+                (int(part) for part in head.split(b",")) if mark else (0,) * 4
             )
-            # Without the library's own histogram around it, which takes longer to build.
-            found = coded.init_counts(len(_scratch_counts)) if layout == _LAYOUT else {}
-        except Exception as error:  # zlib, base64, and the library's own, unrelated classes
-            raise ValueError(f"not an HDR V2 payload: {error}") from error
-        if layout != _LAYOUT:
-            raise ValueError(f"HDR layout {layout}, expected {_LAYOUT}")
-        length = max(0, found["max_nonzero_index"] + 1)
-        counts = np.frombuffer(coded.get_counts(), np.int64, length)
-        used = np.flatnonzero(counts)
-        hist = cls()
-        if used.size:
-            low, size = bounds_of(used)
-            hist._reach(length)
-            hist._counts[:length] = counts
-            hist.n = int(counts.sum())
-            middles = low + (size - 1) // 2
-            hist._min, hist._max = int(middles[0]), int(middles[-1])
-            hist._sum = int((middles * counts[used]).sum())
-        return hist
+        except ValueError:
+            raise ValueError("not an encoded histogram") from None
+        counts, first, n = _counts_of(payload, min(max(high, 0), HIGHEST) if mark else HIGHEST)
+        if not n:
+            self.overflow += overflow
+            return self
+        if not mark:
+            used = first + np.flatnonzero(counts)
+            starts, sizes = bounds_of(used)
+            middles = starts + (sizes - 1) // 2
+            low, high = int(middles[0]), int(middles[-1])
+            total = int((middles * counts[used - first]).sum())
+        self._reach(first + len(counts))
+        self._counts[first : first + len(counts)] += counts
+        self.n += n
+        self.overflow += overflow
+        self._sum += total
+        self._min, self._max = min(self._min, low), max(self._max, high)
+        return self
 
     def _at_ranks(self, ranks: Iterable[int]) -> list[int | None]:
         wanted = list(ranks)
@@ -239,6 +231,32 @@ class Histogram:
 
     def __repr__(self) -> str:
         return f"<Histogram n={self.n} min={self.min} max={self.max}>"
+
+
+def _counts_of(payload: bytes, highest: int) -> tuple[Ints, int, int]:
+    """(counters from the first in use to the last, index of the first, their sum) of a payload
+    whose values are at most `highest`. Raises ValueError for what is none."""
+    try:
+        coded = HdrHistogramEncoder.decode(payload)
+        head = coded.payload
+        layout = (
+            head.lowest_trackable_value,
+            head.highest_trackable_value,
+            head.significant_figures,
+        )
+        # Without the library's own histogram around it, which takes longer to build.
+        bucket = max((highest | (2 * _HALF - 1)).bit_length() - (_HALF_BITS + 1), 0)
+        length = ((bucket + 1) << _HALF_BITS) + _HALF  # to the end of its power of two
+        found = coded.init_counts(length) if layout == _LAYOUT else {}
+    except Exception as error:  # zlib, base64, and the library's own, unrelated classes
+        raise ValueError(f"not an HDR V2 payload: {error}") from error
+    if layout != _LAYOUT:
+        raise ValueError(f"HDR layout {layout}, expected {_LAYOUT}")
+    if found["max_nonzero_index"] < 0:
+        return np.zeros(0, np.int64), 0, 0
+    first, last = found["min_nonzero_index"], found["max_nonzero_index"]
+    counts = np.frombuffer(coded.get_counts(), np.int64, last + 1)[first:]
+    return counts, first, int(found["total"])
 
 
 def index_of(values: Ints) -> Ints:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from loadlib.histogram import Histogram
@@ -51,6 +52,7 @@ def line(key: tuple[str, str, str], start_ns: int, end_ns: int, encoded: bytes) 
     return f"Tag={tag(key)},{start:.3f},{length:.3f},{largest:.3f},{payload.decode()}\n"
 
 
+@lru_cache(maxsize=1024)
 def tag(key: tuple[str, str, str]) -> str:
     """`model/workload/phase`, each part percent-encoded: no comma, space or slash within."""
     return "/".join(quote(part, safe="") for part in key)

@@ -337,10 +337,10 @@ class Totals:
         for *names, metric, data in interval["hist"]:
             if pause is not None:
                 pause()
-            found, key = Histogram.decode(data), _key(names)
-            self.histograms.setdefault((key, metric), Histogram()).merge(found)
+            key = _key(names)
+            self.histograms.setdefault((key, metric), Histogram()).merge_encoded(data)
             if metric == "ttft":
-                recent.ttft[key] = found
+                recent.ttft[key] = Histogram.decode(data)
         for *names, scheduled, outcomes in interval["counts"]:
             counts = self.counts.setdefault(_key(names), Counts())
             counts.scheduled += scheduled
@@ -356,7 +356,7 @@ class Totals:
             total[:] = map(sum, zip(total, row, strict=True))
             recent.tokens[key] += row[5]
         for name, data in interval["notes"]:
-            self.notes.setdefault(name, Histogram()).merge(Histogram.decode(data))
+            self.notes.setdefault(name, Histogram()).merge_encoded(data)
         self.marks.update(interval["marks"])
         self._remember(recent)
         return True

@@ -36,14 +36,15 @@ def begin(index, count=2, **changes):
     }  # fmt: skip
 
 
-def shard(folder, index, *, count=2, requests=8, ends=True, skip=(), **changes):
-    """A worker's shard file with a request a second, one report each; and its frames."""
+def shard(folder, index, *, count=2, requests=8, ends=True, skip=(), phases=(PHASE,), **changes):
+    """A worker's shard file with a request a second, one report each, its time shared out."""
     recorder = Recorder(EPOCH)
     frames = [shards.pack(begin(index, count, **changes))]
     checksum = 0
     for n in range(requests):
-        recorder.scheduled(KEY)
-        one = sample(index=count * n + index, at=1000 * n + index)
+        key = (MODEL, WORKLOAD, phases[n * len(phases) // requests])
+        recorder.scheduled(key)
+        one = sample(index=count * n + index, at=1000 * n + index, key=key)
         recorder.add(one, events(one))
         interval = recorder.drain((n + 1) * NS)
         frame = shards.pack({"kind": "interval", "phase": PHASE, "interval": interval})
@@ -51,8 +52,12 @@ def shard(folder, index, *, count=2, requests=8, ends=True, skip=(), **changes):
         if n not in skip:
             frames.append(frame)
     if ends:
-        span = Span(phase=PHASE, models=(MODEL,), start_ns=EPOCH, end_ns=EPOCH + 8 * NS)
-        word = LastWord(seq=recorder.seq, requests=requests, checksum=checksum, spans=(span,))
+        share = 8 * NS // len(phases)
+        spans = tuple(
+            Span(phase=title, models=(MODEL,), start_ns=start, end_ns=start + share)
+            for title, start in zip(phases, range(EPOCH, EPOCH + 8 * NS, share), strict=True)
+        )
+        word = LastWord(seq=recorder.seq, requests=requests, checksum=checksum, spans=spans)
         frames.append(shards.pack({"kind": "end", "word": word}))
     path = shards.path_of(folder, f"host_{index}")
     writer = shards.ShardWriter(path)
@@ -152,6 +157,16 @@ def test_a_file_that_does_not_begin_is_refused(tmp_path):
     other.append(shards.pack({"kind": "begin", "run": 7}))
     with pytest.raises(DataError, match="not of this loadlib"):
         gathering.gather([tmp_path / "y.shard"])
+
+
+def test_a_phase_that_an_edit_opened_is_a_row_of_its_own(tmp_path):
+    folder = tmp_path / "reports" / "r"
+    shard(folder, 0, count=1, free=True, phases=(PHASE, f"{PHASE}-2"))
+    found = gathering.gather([folder])
+    groups = runs.load(found.folder).summary.groups
+    assert {group.phase: group.requests.ok for group in groups} == {PHASE: 4, f"{PHASE}-2": 4}
+    assert [group.duration_s for group in groups] == [4, 4]
+    assert runs.load(found.folder).summary.gates == ()
 
 
 def test_an_untold_lag_is_no_part_of_it(tmp_path):

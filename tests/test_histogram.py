@@ -176,3 +176,24 @@ def test_another_layout_is_refused():
 def test_a_quantile_lies_between_0_and_1():
     with pytest.raises(ValueError, match="between 0 and 1"):
         Histogram([1]).quantile(99)
+
+
+@given(st.lists(st.integers(0, HIGHEST + 10), max_size=30), st.lists(st.integers(0, HIGHEST)))
+def test_merging_what_is_encoded_is_merging(before, values):
+    other = Histogram(values)
+    found = Histogram(before).merge_encoded(other.encode())
+    assert found == Histogram(before).merge(other)
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"1,2,3:", b"0,1,2,3:AAAA", b"0,1,5,5:" + b"A" * 40])
+def test_what_cannot_be_decoded_leaves_a_histogram_as_it_was(data):
+    found = Histogram([5, 7])
+    with pytest.raises(ValueError, match=r"not an"):
+        found.merge_encoded(data)
+    assert found == Histogram([5, 7])
+
+
+def test_a_maximum_that_is_too_small_for_its_payload_is_refused():
+    payload = Histogram([1_000_000]).payload()
+    with pytest.raises(ValueError, match="not an HDR"):
+        Histogram().merge_encoded(b"0,1,1,1:" + payload)

@@ -65,6 +65,7 @@ class Messages:
         self._run = 0  # the number of the run; messages of an earlier one are late
         self._here: set[str] = set()  # workers that understand us …
         self._shards: dict[str, Shard] = {}  # … and those with a part in this run
+        self._outbox: Outbox | None = None
         self._pids: dict[str, int] = {}  # of the workers that this process has forked
         self.picked: frozenset[str] | None = None  # classes, by the master, for a worker
         self._clock = MasterClock()
@@ -231,7 +232,8 @@ class Messages:
     def _give_up(self, run: int, why: str) -> None:
         send = self._sender(run)
         send("loadlib_abort", {"reason": why})
-        Outbox(send, None, self.master_silent).last_word(LastWord(seq=0, left=True))
+        self._outbox = Outbox(send, None, self.master_silent)
+        gevent.spawn(self._outbox.last_word, LastWord(seq=0, left=True))
 
     def _sender(self, run: int) -> Callable[[str, dict[str, Any]], None]:
         def send(kind: str, data: dict[str, Any]) -> None:
@@ -250,7 +252,7 @@ class Messages:
         if about is not None:
             file = ShardWriter(shards.path_of(self._out / str(about["run"]), name))
         send = self._sender(run)
-        outbox = Outbox(send, file, self.master_silent)
+        self._outbox = outbox = Outbox(send, file, self.master_silent)
         self._plugin.take_part(shard, send, outbox, self._clock.offset_ns(own_ns))
         if about is None:
             return
@@ -280,12 +282,12 @@ class Messages:
         self._clock.heard(data["asked_ns"], data["master_ns"], time.monotonic_ns())
 
     def _on_ack(self, msg: Any, **_kwargs: Any) -> None:
-        if self._plugin.worker is not None:
-            self._plugin.worker.outbox.on_ack(msg.data["upto"], msg.data["missing"])
+        if self._outbox is not None:
+            self._outbox.on_ack(msg.data["upto"], msg.data["missing"])
 
     def _on_confirm(self, **_kwargs: Any) -> None:
-        if self._plugin.worker is not None:
-            self._plugin.worker.outbox.on_confirmed()
+        if self._outbox is not None:
+            self._outbox.on_confirmed()
 
     def _on_go(self, **_kwargs: Any) -> None:
         if self._plugin.worker is not None:
