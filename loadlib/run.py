@@ -252,17 +252,16 @@ class Run:
         if path.exists():
             yield from rows.read(path)
 
-    def seconds(self) -> list[dict[str, Any]]:
+    def seconds(self) -> Iterator[dict[str, Any]]:
         """One dict of `COLUMNS` per second and group; after `kill -9` made from the rows."""
         path = self.path / TIMESERIES
         if not path.exists():
             found = self._recovered or recover.recover(self.samples(), {})
-            return series_rows(found.totals.seconds)
+            yield from series_rows(found.totals.seconds)
+            return
         with path.open(newline="", encoding="utf-8") as file:
-            return [
-                {name: value if name in _NAMES else int(value) for name, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
+            for row in csv.DictReader(file):
+                yield {name: value if name in _NAMES else int(value) for name, value in row.items()}
 
     def _read_log(self, metric: str) -> dict[Key, Histogram]:
         found: dict[Key, Histogram] = {}

@@ -9,18 +9,27 @@ from collections.abc import Callable
 
 from altair.utils.schemapi import debug_mode
 
+from loadlib.charts.histograms import ttft_histogram, user_rate_histogram
 from loadlib.charts.ladder import load_ladder
-from loadlib.charts.latency import ttft_histogram, ttft_percentiles, user_rate_histogram
 from loadlib.charts.lengths import ttft_by_length
 from loadlib.charts.parts import Figure, HistogramLike, Key, RunLike
+from loadlib.charts.percentiles import (
+    token_percentiles,
+    ttft_percentiles,
+    user_rate_percentiles,
+)
 from loadlib.charts.quality import quality_by_load
+from loadlib.charts.stalls import stalls
 from loadlib.charts.throughput import system_throughput
 
 CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "ttft-histogram": ttft_histogram,
     "ttft-percentiles": ttft_percentiles,
+    "token-percentiles": token_percentiles,
+    "stalls": stalls,
     "ttft-by-length": ttft_by_length,
     "user-rate-histogram": user_rate_histogram,
+    "user-rate-percentiles": user_rate_percentiles,
     "system-throughput": system_throughput,
     "load-ladder": load_ladder,
     "quality-by-load": quality_by_load,

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadlib.charts import numerals
+from loadlib.sample import Sample
 from loadlib.summary import Gate, Group, Summary
 
 WIDTH = 1120
@@ -55,7 +56,11 @@ class RunLike(Protocol):
         ...
 
     def seconds(self) -> Iterable[Row]:
-        """Counters of every second, phase, model and workload."""
+        """Counters of every second, phase, model and workload; may be read once only."""
+        ...
+
+    def samples(self) -> Iterable[Sample]:
+        """Every attempt, in the order in which they ended; instants in Unix epoch ns."""
         ...
 
 
@@ -191,6 +196,19 @@ def gates_on(summary: Summary, group: Group, metric: str) -> list[tuple[str, Gat
     return found
 
 
+def with_limits(
+    summary: Summary, shown: Sequence[Panel], metric: str, domain: tuple[float, float]
+) -> tuple[float, float]:
+    """The domain widened to the gate limits that lie near it; far ones would flatten the rest."""
+    low, high = domain
+    for panel in shown:
+        for _, group in panel.groups:
+            for _, gate in gates_on(summary, group, metric):
+                if low / 4 <= gate.limit <= high * 4:
+                    low, high = min(low, gate.limit * 0.94), max(high, gate.limit * 1.06)
+    return low, high
+
+
 def scaled_counts(
     run: RunLike, group: Group, metric: str
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
@@ -303,6 +321,15 @@ def caption(text: str, width: int, x: int = 0) -> Drawn:
                    fill="currentColor", limit=width)
         .encode(x=pixel_x(x), y=pixel_y(-5), text=alt.Text("label:N"))
     )  # fmt: skip
+
+
+def nothing(width: int, height: int, text: str = "no successful request") -> Drawn:
+    """What an empty panel says."""
+    return (
+        alt.Chart(data([{"t": text}]))
+        .mark_text(opacity=0.6, fontSize=11, fill="currentColor")
+        .encode(x=pixel_x(width / 2), y=pixel_y(height / 2), text=alt.Text("t:N"))
+    )
 
 
 CONFIG: dict[str, Any] = {

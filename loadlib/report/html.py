@@ -20,8 +20,11 @@ from loadlib.summary import Group, Summary
 SECTIONS = {
     "ttft-histogram": "latency",
     "ttft-percentiles": "latency",
+    "token-percentiles": "latency",
+    "stalls": "latency",
     "ttft-by-length": "latency",
     "user-rate-histogram": "throughput",
+    "user-rate-percentiles": "throughput",
     "system-throughput": "throughput",
     "load-ladder": "ladder",
     "quality-by-load": "quality",
