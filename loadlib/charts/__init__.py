@@ -9,9 +9,10 @@ from collections.abc import Callable
 
 from altair.utils.schemapi import debug_mode
 
+from loadlib.charts.decoding import tpot_by_load
 from loadlib.charts.histograms import ttft_histogram, user_rate_histogram
 from loadlib.charts.ladder import load_ladder
-from loadlib.charts.lengths import ttft_by_length
+from loadlib.charts.lengths import prefill_by_length, ttft_by_length
 from loadlib.charts.parts import Figure, HistogramLike, Key, RunLike
 from loadlib.charts.percentiles import (
     token_percentiles,
@@ -19,6 +20,7 @@ from loadlib.charts.percentiles import (
     user_rate_percentiles,
 )
 from loadlib.charts.quality import quality_by_load
+from loadlib.charts.reading import Reading
 from loadlib.charts.stalls import stalls
 from loadlib.charts.throughput import system_throughput
 
@@ -27,7 +29,9 @@ CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "ttft-percentiles": ttft_percentiles,
     "token-percentiles": token_percentiles,
     "stalls": stalls,
+    "tpot-by-load": tpot_by_load,
     "ttft-by-length": ttft_by_length,
+    "prefill-by-length": prefill_by_length,
     "user-rate-histogram": user_rate_histogram,
     "user-rate-percentiles": user_rate_percentiles,
     "system-throughput": system_throughput,
@@ -42,8 +46,9 @@ def figures(run: RunLike) -> list[Figure]:
 
     Altair's checks of each object are left out (they take half the time): the tests make them.
     """
+    reading = Reading.of(run)
     with debug_mode(False):
-        return [figure for chart in CHARTS.values() if (figure := chart(run)) is not None]
+        return [figure for chart in CHARTS.values() if (figure := chart(reading)) is not None]
 
 
 __all__ = ["CHARTS", "Figure", "HistogramLike", "Key", "RunLike", "figures"]

@@ -92,9 +92,11 @@ class Place:
     n: int
 
 
-def places(lengths: npt.NDArray[np.int64], ttft: Floats) -> list[Place]:
+def places(
+    lengths: npt.NDArray[np.int64], ttft: Floats, per_octave: int = CELLS_PER_OCTAVE
+) -> list[Place]:
     """The requests gathered by length."""
-    cell = np.floor(np.log2(np.maximum(lengths, 1)) * CELLS_PER_OCTAVE + 0.5).astype(np.int64)
+    cell = np.floor(np.log2(np.maximum(lengths, 1)) * per_octave + 0.5).astype(np.int64)
     found = []
     for one in np.unique(cell):
         mine = cell == one

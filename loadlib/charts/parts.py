@@ -174,6 +174,30 @@ def panels(summary: Summary, limit: int = 24) -> tuple[list[Panel], list[Key]]:
     return made, keys
 
 
+def pairs(
+    summary: Summary, limit: int = 24
+) -> tuple[list[tuple[str, list[tuple[int, tuple[str, str]]]]], list[Key]]:
+    """As `panels`, of (model, workload) pairs: all measure phases of one together."""
+    groups = measured(summary)
+    names = workloads(groups)
+    shared = len(names) <= 3
+    found: dict[tuple[str, ...], dict[tuple[str, str], int]] = {}
+    busy: dict[tuple[str, ...], int] = {}
+    for group in groups:
+        key = (group.model,) if shared else (group.model, group.workload)
+        series = names.index(group.workload) if shared else 0
+        found.setdefault(key, {})[group.model, group.workload] = series
+        busy[key] = busy.get(key, 0) + group.requests.scheduled
+    kept = sorted(found, key=lambda key: -busy[key])[:limit]
+    made = [
+        (" · ".join(short(name) for name in key), [(n, pair) for pair, n in members.items()])
+        for key, members in found.items()
+        if key in kept
+    ]
+    keys = [Key(short(name), index, "area") for index, name in enumerate(names)] if shared else []
+    return made, keys
+
+
 def _panel_label(members: Sequence[tuple[int, Group]], several: bool, shared: bool) -> str:
     group = members[0][1]
     parts = [short(group.model)]
