@@ -86,6 +86,12 @@ LINE = '<line transform="translate({x},0)" x2="0" y2="190" stroke="red" stroke-w
          '<g clip-path="url(#c-clip0)"><rect width="1" height="1" fill="red"/></g>')),
         ("<text>a &lt;b&gt; &amp; &quot;</text>", "<text>a &lt;b&gt; &amp; &#34;</text>"),
         ("<text></text>", ""),
+        (
+            ('<g><text fill="red">a</text><text fill="red"><tspan>b,</tspan>'
+            '<tspan x="0" dy="13">c</tspan></text></g>'),
+            ('<g fill="red"><text>a</text>'
+             '<text><tspan>b,</tspan><tspan x="0" dy="13">c</tspan></text></g>'),
+        ),
         ("<text>clip7</text>", "<text>clip7</text>"),  # a name is no id
     ],
 )  # fmt: skip

@@ -23,6 +23,7 @@ from loadlib.charts.quality import quality_by_load
 from loadlib.charts.reading import Reading
 from loadlib.charts.stalls import stalls
 from loadlib.charts.throughput import system_throughput
+from loadlib.charts.timeline import timeline
 
 CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "ttft-histogram": ttft_histogram,
@@ -35,6 +36,7 @@ CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "user-rate-histogram": user_rate_histogram,
     "user-rate-percentiles": user_rate_percentiles,
     "system-throughput": system_throughput,
+    "timeline": timeline,
     "load-ladder": load_ladder,
     "quality-by-load": quality_by_load,
 }

@@ -28,6 +28,7 @@ SECTIONS = {
     "user-rate-histogram": "throughput",
     "user-rate-percentiles": "throughput",
     "system-throughput": "throughput",
+    "timeline": "timeline",
     "load-ladder": "ladder",
     "quality-by-load": "quality",
 }

@@ -63,8 +63,9 @@ def _slimmed(node: ET.Element, *, painted: bool) -> list[ET.Element]:
     node.attrib = _attributes(node)
     children = [kept for child in node for kept in _slimmed(child, painted=painted)]
     node[:] = []
-    if node.tag == "text":
-        return [node] if node.text else []
+    if node.tag in ("text", "tspan"):  # one of several lines is a tspan each
+        node.extend(children)
+        return [node] if node.text or children else []
     if node.tag in ("path", "line", "rect") and not painted and _invisible(node):
         return []
     if node.tag == "path":
@@ -226,6 +227,7 @@ def _texts(nodes: list[ET.Element]) -> ET.Element:
     for node in nodes:
         bare = ET.SubElement(group, "text", {"transform": node.get("transform", "")})
         bare.text = node.text
+        bare.extend(node)
     return group
 
 
