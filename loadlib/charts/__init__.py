@@ -13,6 +13,8 @@ from loadlib.charts.decoding import tpot_by_load
 from loadlib.charts.histograms import ttft_histogram, user_rate_histogram
 from loadlib.charts.ladder import load_ladder
 from loadlib.charts.lengths import prefill_by_length, ttft_by_length
+from loadlib.charts.needles import needle_recall
+from loadlib.charts.pareto import pareto
 from loadlib.charts.parts import Figure, HistogramLike, Key, RunLike
 from loadlib.charts.percentiles import (
     token_percentiles,
@@ -38,7 +40,9 @@ CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "system-throughput": system_throughput,
     "timeline": timeline,
     "load-ladder": load_ladder,
+    "pareto": pareto,
     "quality-by-load": quality_by_load,
+    "needle-recall": needle_recall,
 }
 """Every chart by its id, in the order of the page."""
 

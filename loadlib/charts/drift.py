@@ -55,7 +55,9 @@ def drift_sentence(reading: Reading) -> str:
         return ""
     worst = max(found, key=lambda drift: drift.ratio)
     if worst.ratio < FAR:
-        return "No median TTFT of the last third of a phase differs from its first by a fifth or more."
+        return (
+            "No median TTFT of the last third of a phase differs from its first by a fifth or more."
+        )
     return (
         f"Median TTFT of {worst.label} went from {numerals.ms(worst.before)} in the first third of "
         f"its phase to {numerals.ms(worst.after)} in the last."

@@ -30,7 +30,9 @@ SECTIONS = {
     "system-throughput": "throughput",
     "timeline": "timeline",
     "load-ladder": "ladder",
+    "pareto": "ladder",
     "quality-by-load": "quality",
+    "needle-recall": "quality",
 }
 """Which section of the page a chart stands in."""
 
