@@ -188,16 +188,12 @@ def _sentence(every: Sequence[Loaded]) -> str:
     if slope <= 0:
         return "Time per token does not grow with the load in any group."
     share = f"a line explains {numerals.share(line.r2)} of the spread"
-    text = f"Each further request in flight adds {numerals.ms(slope)} to a token of {_label(pair)}"
+    text = f"A token of {_label(pair)} takes {numerals.ms(slope)} longer with each further request in flight"  # noqa: E501
     if len(visible) == 1:
         return f"{text} ({share})."
     slope, pair, _ = min(visible, key=lambda row: row[0])
-    low = (
-        f"{numerals.ms(slope)} to one of {_label(pair)}"
-        if slope > 0
-        else f"nothing to one of {_label(pair)}"
-    )
-    return f"{text}, the most ({share}); {low}, the least."
+    least = numerals.ms(slope) if slope > 0 else "no time"
+    return f"{text}, the most ({share}); one of {_label(pair)} {least}, the least."
 
 
 def _rows(every: Sequence[Loaded]) -> list[tuple[str, ...]]:

@@ -13,7 +13,7 @@ import numpy as np
 from loadlib.charts import numerals, parts
 from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
 from loadlib.metrics import CATALOGUE
-from loadlib.summary import Group, Summary
+from loadlib.summary import Summary
 
 ROW_HEIGHT = 58
 
@@ -56,19 +56,25 @@ def _ridge(run: RunLike, metric: str, title: str, figure_id: str) -> Figure | No
     ]
     middle = parts.stat_range(summary, metric, "p50")
     row = CATALOGUE[metric]
-    gated = any(parts.gates_on(summary, g, metric) for p in shown for _, g in p.groups)
+    limits = [
+        gate.limit for p in shown for _, g in p.groups
+        for _, gate in parts.gates_on(summary, g, metric)
+    ]  # fmt: skip
+    gated = any(domain[0] <= limit <= domain[1] for limit in limits)
+    tail = "p99" if row.better == "lower" else "p10"
     columns, table = _ridge_table(shown, counted, domain)
+    said = [f"Median {row.title}: {middle}.", _beyond(summary, shown, metric, counted)]
     return Figure(
         id=figure_id,
         title=title,
-        takeaway=f"Median {row.title}: {middle}.",
+        takeaway=" ".join(filter(None, said)),
         spec=parts.finished(alt.vconcat(*rows, spacing=26)),
         columns=columns,
         rows=table,
         legend=(
             *legend,
             Key("p50", None, "dot"),
-            Key("p99", None, "diamond"),
+            Key(tail, None, "diamond"),
             *([Key("gate limit", None, "dashed")] if gated else []),
         ),
         note="Height is the share of requests in a bin; every row is scaled to its own peak.",
@@ -121,7 +127,8 @@ def _ridge_row(
         shares = found / counts.sum()
         peak = max(peak, float(shares.max()))
         layers.append(_ridge_area(parts.colour(series), edges, shares))
-        marks += _stat_marks(parts.colour(series), group, metric)
+        tail = 0.99 if row.better == "lower" else 0.1
+        marks += _stat_marks(parts.colour(series), values, counts, tail)
         for stat, gate in parts.gates_on(summary, group, metric):
             if domain[0] <= gate.limit <= domain[1]:
                 layers += _limit(series, gate.limit, stat if first else "")
@@ -162,17 +169,43 @@ def _ridge_area(paint: str, edges: list[float], shares: Any) -> Drawn:
     )  # fmt: skip
 
 
-def _stat_marks(paint: str, group: Group, metric: str) -> list[Drawn]:
-    """The median as a dot and p99 as a diamond, on the baseline."""
-    stats = group.metrics[metric]
+def _stat_marks(paint: str, values: Any, counts: Any, tail: float) -> list[Drawn]:
+    """The median as a dot and the slow end as a diamond, on the baseline."""
+    found = [parts.quantile(values, counts, p) for p in (0.5, tail)]
     return [
         alt.Chart(parts.data([{"x": value, "y": 0.0}]))
         .mark_point(shape=shape, size=size, fill=paint, fillOpacity=1, stroke="var(--page, #fff)",
                     strokeWidth=1, opacity=1)
         .encode(x=alt.X("x:Q"), y=alt.Y("y:Q"))
-        for value, shape, size in ((stats.p50, "circle", 44), (stats.p99, "diamond", 80))
+        for value, shape, size in zip(found, ("circle", "diamond"), (44, 80), strict=True)
         if value
     ]  # fmt: skip
+
+
+def _beyond(
+    summary: Summary, shown: Sequence[Panel], metric: str, counted: dict[int, Any]
+) -> str:  # fmt: skip
+    """Of which group most requests lie beyond the limit of a gate; empty where there is none."""
+    better = CATALOGUE[metric].better
+    found = []
+    for panel in shown:
+        for _, group in panel.groups:
+            values, counts = counted[id(group)]
+            for _, gate in parts.gates_on(summary, group, metric):
+                over = values >= gate.limit if better == "lower" else values <= gate.limit
+                if len(values):
+                    share = float(counts[over].sum() / counts.sum())
+                    found.append((share, gate.limit, gate.unit, group))
+    if not found:
+        return ""
+    share, limit, unit, group = max(found, key=lambda row: row[0])
+    if not share:
+        return "None lies beyond the limit of its gate."
+    label = parts.group_label(group, phase=parts.ladder(summary))
+    which = ", the most" if len(found) > 1 else ""
+    way = "or more" if better == "lower" else "or less"
+    verb = "take" if better == "lower" else "get"
+    return f"{numerals.share(share)} of {label} {verb} {numerals.value(limit, unit)} {way}{which}."
 
 
 def _limit(series: int, limit: float, label: str) -> list[Drawn]:

@@ -142,8 +142,8 @@ def _sentence(grids: Sequence[Grid]) -> str:
     return (
         f"{numerals.share(overall)} of the facts were found; the fewest by {where.label} at "
         f"{worst.length} and depth {worst.depth}: {numerals.share(worst.recall)} in "
-        f"{numerals.count(worst.n)} documents. {numerals.count(missing)} of "
-        f"{numerals.count(len(every))} cells have a miss."
+        f"{numerals.count(worst.n)} documents. Something was missed in "
+        f"{numerals.count(missing)} of {numerals.count(len(every))} cells."
     )
 
 

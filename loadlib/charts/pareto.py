@@ -238,24 +238,21 @@ def _row(point: Point) -> dict[str, float]:
 
 def _sentence(summary: Summary, every: Sequence[Point]) -> str:
     fine = [point for point in every if point.meets != "fail"]
-    if not fine:
-        most = max(every, key=lambda point: point.system)
-        return f"No load meets its gates; the most tokens are {_said(most)}."
-    most = max(fine, key=lambda point: point.system)
-    gated = f"Without a failed gate, {_said(most)} is the most"
-    text = gated if summary.gates else f"{_said(most)} is the most"
-    fastest = max(fine, key=lambda point: point.user)
-    if fastest is most:
-        return f"{text}, and the fastest for a user too."
-    return f"{text}; the fastest for a user is {_said(fastest)}."
-
-
-def _said(point: Point) -> str:
-    group = parts.group_label(point.group)
-    return (
-        f"{numerals.tok_s(point.system)} in all and {numerals.tok_s(point.user)} to nine users of "
-        f"ten by {group} at {point.load}"
+    most = max(fine or every, key=lambda point: point.system)
+    start = "" if fine else "No load meets its gates. "
+    without = " without a failed gate" if fine and summary.gates else ""
+    text = (
+        f"{start}Most tokens{without}: {_place(most)}, {numerals.tok_s(most.system)} in all and at "
+        f"least {numerals.tok_s(most.user)} to nine users of ten"
     )
+    fastest = max(fine or every, key=lambda point: point.user)
+    if fastest is most:
+        return f"{text}, the fastest too."
+    return f"{text}. Fastest: {_place(fastest)}, at least {numerals.tok_s(fastest.user)}."
+
+
+def _place(point: Point) -> str:
+    return f"{parts.group_label(point.group)} at {point.load}"
 
 
 def _rows(found: dict[tuple[str, str], list[Point]]) -> list[tuple[str, ...]]:

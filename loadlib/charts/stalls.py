@@ -183,23 +183,26 @@ def _sentence(summary: Summary, found: dict[int, Stalls]) -> str:
     several = parts.ladder(summary)
     known = [(found[id(g)], g) for g in parts.measured(summary) if id(g) in found]
     one, where = max(known, key=lambda pair: pair[0].longest)
-    longest = f"the longest gap was {numerals.ms(one.longest)} ({parts.group_label(where, phase=several)})"  # noqa: E501
+    longest = f"the longest gap was {numerals.ms(one.longest)} ({parts.group_label(where, phase=several)})"
     for place in reversed(range(len(NOTICED_MS))):
-        hit = [(stalls_.share(place), stalls_, group) for stalls_, group in known
-               if stalls_.over[place]]  # fmt: skip
+        hit = [pair for pair in known if pair[0].over[place]]
         if not hit:
             continue
-        share, most, group = max(hit, key=lambda row: row[0])
+        most, group = max(hit, key=lambda pair: pair[0].share(place))
+        some = f"{numerals.count(most.over[place])} of {numerals.count(most.n)}"
         label = parts.group_label(group, phase=several)
-        limit = numerals.duration(NOTICED_MS[place] / 1000)
-        which = "the most of any group; " if len(known) > 1 else ""
+        which = ", the most of any group" if len(known) > 1 else ""
         return (
-            f"{numerals.share(share)} of the streams of {label} ({numerals.count(most.over[place])} of "  # noqa: E501
-            f"{numerals.count(most.n)}) stood still for {limit} or longer, {which}{longest}."
+            f"{numerals.share(most.share(place))} of the streams of {label} ({some}) stood still "
+            f"for {NOTICED_MS[place] / 1000:g} s or longer{which}; {longest}."
         )
-    total = numerals.count(sum(stalls_.n for stalls_, _ in known))
-    shortest = numerals.duration(NOTICED_MS[0] / 1000)
-    return f"None of {total} streams stood still for {shortest}; {longest}."
+    total = sum(stalls_.n for stalls_, _ in known)
+    none = (
+        "The one stream did not stand"
+        if total == 1
+        else f"None of {numerals.count(total)} streams stood"
+    )
+    return f"{none} still for {NOTICED_MS[0] / 1000:g} s; {longest}."
 
 
 def _rows(shown: Sequence[Panel], found: dict[int, Stalls]) -> list[tuple[str, ...]]:

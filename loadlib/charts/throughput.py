@@ -306,17 +306,17 @@ def _sentence(lanes: Sequence[Lane]) -> str:
     best = [(one, lane) for lane in lanes if (one := lane.best()) is not None]
     if not best:
         return "No second of a measure phase was recorded."
-    top, lane = max(best, key=lambda pair: pair[0].steady.mean)
     several = any(len(lane.stretches) > 1 for lane in lanes)
-    text = f"{parts.short(lane.model)} delivered {_rate(top, phase=several)}"
-    unsettled = "" if top.steady.settled else ", though it never settled"
-    if len(best) == 1:
-        return f"{text} on average once it ran steadily{unsettled}."
+    top, lane = max(best, key=lambda pair: pair[0].steady.mean)
+    if not top.steady.mean:
+        return "No output token arrived in a measure phase."
+    text = f"{parts.short(lane.model)} delivered {_rate(top, phase=several)} on average"
+    text += " once it ran steadily" if top.steady.settled else "; no steady stretch was found there"
     low, other = min(best, key=lambda pair: pair[0].steady.mean)
-    return (
-        f"{text} on average once it ran steadily{unsettled}, the most; "
-        f"{parts.short(other.model)} {_rate(low, phase=several)}, the least."
-    )
+    if len(best) == 1 or low.steady.mean == top.steady.mean:
+        return f"{text}."
+    least = f"{parts.short(other.model)} {_rate(low, phase=several)}, the least"
+    return f"{text}, the most; {least}." if top.steady.settled else f"{text}; {least}."
 
 
 def _rate(one: Stretch, *, phase: bool) -> str:

@@ -23,6 +23,7 @@ from loadlib.charts.widening import Point
 ROW_HEIGHT = 60
 WIDTH = parts.WIDTH - parts.GUTTER - 30
 TABLE = 20  # rows
+TOGETHER = 0.5  # of the run: failures within less of it came together
 FIRST_KIND = 3  # colour of the first kind of failure: behind those of the workloads
 SOLID: list[float] = [1, 0]
 DASHED: list[float] = [4, 3]
@@ -345,11 +346,12 @@ def _let_point(spec: dict[str, Any]) -> None:
 def _sentence(time: Time, kinds: Kinds) -> str:
     """How much was in flight at the most, and whether failures came together."""
     most = int(time.told["flying"].max())
-    text = f"At most {numerals.count(most)} requests were in flight"
+    were = "request was" if most == 1 else "requests were"
+    text = f"At most {numerals.count(most)} {were} in flight"
     counts = ends(time.reading, [o for outcomes in kinds.values() for o in outcomes])
     total = int(counts.sum())
     if not total:
-        return f"{text}, and all of them ended ok." if time.reading.scan.rows else f"{text}."
+        return f"{text}; all that ended, ended ok." if time.reading.scan.rows else f"{text}."
     busy = np.flatnonzero(counts)
     first, last = int(busy[0]) * time.width, min(time.seconds, (int(busy[-1]) + 1) * time.width)
     if total == 1:
@@ -357,7 +359,7 @@ def _sentence(time: Time, kinds: Kinds) -> str:
     share = (last - first) / time.seconds
     when = (
         f"all within {numerals.duration(float(last - first))}, from second {first} on"
-        if share <= 0.5
+        if share <= TOGETHER
         else f"spread over {numerals.duration(float(last - first))}"
     )
     return f"{text}; {numerals.count(total)} did not end ok, {when}."
