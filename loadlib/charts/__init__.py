@@ -14,7 +14,7 @@ from loadlib.charts.histograms import ttft_histogram, user_rate_histogram
 from loadlib.charts.ladder import load_ladder
 from loadlib.charts.lengths import prefill_by_length, ttft_by_length
 from loadlib.charts.needles import needle_recall
-from loadlib.charts.pareto import pareto
+from loadlib.charts.pareto import tokens_by_load
 from loadlib.charts.parts import Figure, HistogramLike, Key, RunLike
 from loadlib.charts.percentiles import (
     token_percentiles,
@@ -23,24 +23,24 @@ from loadlib.charts.percentiles import (
 )
 from loadlib.charts.quality import quality_by_load
 from loadlib.charts.reading import Reading
-from loadlib.charts.stalls import stalls
+from loadlib.charts.stalls import longest_gaps
 from loadlib.charts.throughput import system_throughput
-from loadlib.charts.timeline import timeline
+from loadlib.charts.timeline import run_over_time
 
 CHARTS: dict[str, Callable[[RunLike], Figure | None]] = {
     "ttft-histogram": ttft_histogram,
     "ttft-percentiles": ttft_percentiles,
     "token-percentiles": token_percentiles,
-    "stalls": stalls,
+    "stalls": longest_gaps,
     "tpot-by-load": tpot_by_load,
     "ttft-by-length": ttft_by_length,
     "prefill-by-length": prefill_by_length,
     "user-rate-histogram": user_rate_histogram,
     "user-rate-percentiles": user_rate_percentiles,
     "system-throughput": system_throughput,
-    "timeline": timeline,
+    "timeline": run_over_time,
     "load-ladder": load_ladder,
-    "pareto": pareto,
+    "pareto": tokens_by_load,
     "quality-by-load": quality_by_load,
     "needle-recall": needle_recall,
 }

@@ -30,7 +30,7 @@ class Point:
     meets: Literal["pass", "fail", "inconclusive"]
 
 
-def pareto(run: RunLike) -> Figure | None:
+def tokens_by_load(run: RunLike) -> Figure | None:
     """System tokens/s against tokens/s per user at every load; None with a single load."""
     summary = run.summary
     found: dict[tuple[str, str], list[Point]] = {}

@@ -35,7 +35,7 @@ class Stalls:
         return self.over[place] / self.n
 
 
-def stalls(run: RunLike) -> Figure | None:
+def longest_gaps(run: RunLike) -> Figure | None:
     """The longest gap within a stream of every group; None for runs that did not record it."""
     summary = run.summary
     shown, legend = parts.panels(summary)
@@ -183,7 +183,8 @@ def _sentence(summary: Summary, found: dict[int, Stalls]) -> str:
     several = parts.ladder(summary)
     known = [(found[id(g)], g) for g in parts.measured(summary) if id(g) in found]
     one, where = max(known, key=lambda pair: pair[0].longest)
-    longest = f"the longest gap was {numerals.ms(one.longest)} ({parts.group_label(where, phase=several)})"
+    there = parts.group_label(where, phase=several)
+    longest = f"the longest gap was {numerals.ms(one.longest)} ({there})"
     for place in reversed(range(len(NOTICED_MS))):
         hit = [pair for pair in known if pair[0].over[place]]
         if not hit:

@@ -62,8 +62,9 @@ def ramp(values: npt.NDArray[np.float64]) -> tuple[int, bool]:
         for cut in range(batches // 2 + 1)
     ]
     best = next(cut for cut, error in enumerate(errors) if error <= NEAR * min(errors) + 1e-9)
+    settled = int(np.argmin(np.round(errors, 9))) < batches // 2  # or more would be better still
     spare = len(values) - batches * size
-    return (spare + best * size if best else 0), best < batches // 2
+    return (spare + best * size if best else 0), settled
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:

@@ -46,7 +46,7 @@ class Row:
 # — the figure —————————————————————————————————————————————————————————————————
 
 
-def timeline(run: RunLike) -> Figure | None:
+def run_over_time(run: RunLike) -> Figure | None:
     """Offered, sent and done, in flight, TTFT, tokens, failures and the wait to be sent."""
     reading = Reading.of(run)
     series = reading.series
