@@ -105,7 +105,8 @@ def _tokens(length: str) -> int:
 def _panel(one: Grid) -> Drawn:
     width, height = CELL_WIDTH * len(one.lengths), CELL_HEIGHT * len(one.depths)
     x = alt.X("length:N", sort=list(one.lengths), axis=alt.Axis(
-        title="prompt tokens", labelAngle=0, domain=False, ticks=False, grid=False))  # fmt: skip
+        title="prompt tokens; recall: higher is better", labelAngle=0, domain=False, ticks=False,
+        grid=False))  # fmt: skip
     y = alt.Y("depth:N", sort=list(one.depths), axis=alt.Axis(
         title="depth", domain=False, ticks=False, grid=False))  # fmt: skip
     rows = [
