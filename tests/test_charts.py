@@ -59,6 +59,17 @@ def test_every_figure_is_complete_without_its_picture(drawn, name):
         assert {len(row) for row in figure.rows} == {len(figure.columns)}, figure.id
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_figures_are_small_and_panels_few(drawn, name):
+    for figure in drawn[name]:
+        size = len(json.dumps(figure.spec, separators=(",", ":")))
+        assert size < 120_000, (figure.id, size)
+        inner = next((figure.spec[how] for how in ("concat", "vconcat") if how in figure.spec), [1])
+        assert len(inner) <= 24, figure.id
+        assert len(figure.rows) <= 200, figure.id
+        assert numerals.UNKNOWN not in figure.takeaway, figure.takeaway
+
+
 @pytest.mark.parametrize("chart", sorted(CHARTS))
 def test_specifications_are_valid_and_hold_their_own_data(drawn, chart):
     of_one_model = {figure.id: figure for figure in (*drawn["steps"], *drawn["small"])}

@@ -13,7 +13,6 @@ from record_samples import sample
 from report_fixtures import FIXTURES, SPEEDS, build, judged
 from test_scan import row, run_of
 
-from loadlib.charts import figures, numerals
 from loadlib.charts.drift import drift_sentence, drifts
 from loadlib.charts.overtime import KINDS, MODELS, kinds_of
 from loadlib.charts.reading import Reading
@@ -192,13 +191,3 @@ def test_chance_is_no_drift():
     (found,) = drifts(reading)
     assert found.ratio > 1.2, "the medians differ"
     assert not found.sure, "and may do so by chance"
-
-
-@pytest.mark.parametrize("name", sorted(FIXTURES))
-def test_figures_are_small_and_panels_few(name):
-    for figure in figures(FIXTURES[name]()):
-        size = len(json.dumps(figure.spec, separators=(",", ":")))
-        assert size < 120_000, (figure.id, size)
-        inner = next((figure.spec[how] for how in ("concat", "vconcat") if how in figure.spec), [1])
-        assert len(inner) <= 24, figure.id
-        assert figure.takeaway.count(numerals.UNKNOWN) == 0, figure.takeaway

@@ -8,9 +8,10 @@ from typing import Any
 
 import altair as alt
 
-from loadlib.charts import numerals, parts
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
 from loadlib.charts.fits import Line
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
+from loadlib.charts.parts import Figure, Key, RunLike
 from loadlib.charts.reading import Reading
 from loadlib.charts.scan import LEVELS, Pair, Scan
 
@@ -63,7 +64,7 @@ def tpot_by_load(run: RunLike) -> Figure | None:
         id="tpot-by-load",
         title="Time per token against requests in flight",
         takeaway=_sentence(every),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
+        spec=compose.finished(compose.tiles(made, columns)),
         columns=("model", "workload", "in flight", "streams", "tpot p50", "tpot p99", "on the line",
                  "line"),
         rows=tuple(_rows(every)),
@@ -118,7 +119,7 @@ def _panel(
         if one.line is not None:
             layers.append(_formula(one.line, parts.colour(one.series), 13 + 13 * said))
             said += 1
-    return alt.layer(*layers, parts.caption(label, width)).properties(width=width, height=HEIGHT)
+    return compose.plot(*layers, parts.caption(label, width), width=width, height=HEIGHT)
 
 
 def _marks(one: Loaded, top: float) -> list[Drawn]:

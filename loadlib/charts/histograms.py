@@ -10,8 +10,9 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, Panel, RunLike
 from loadlib.metrics import CATALOGUE
 from loadlib.summary import Summary
 
@@ -68,7 +69,7 @@ def _ridge(run: RunLike, metric: str, title: str, figure_id: str) -> Figure | No
         id=figure_id,
         title=title,
         takeaway=" ".join(filter(None, said)),
-        spec=parts.finished(alt.vconcat(*rows, spacing=26)),
+        spec=compose.finished(compose.column(*rows, spacing=26)),
         columns=columns,
         rows=table,
         legend=(
@@ -151,9 +152,8 @@ def _ridge_row(
     )  # fmt: skip
     width = parts.WIDTH - parts.GUTTER - 18
     empty = [] if layers else [parts.nothing(width, ROW_HEIGHT)]
-    return alt.layer(
-        frame, *layers, *marks, *empty, parts.caption(panel.label, width, -46)
-    ).properties(width=width, height=ROW_HEIGHT)
+    name = parts.caption(panel.label, width, -46)
+    return compose.plot(frame, *layers, *marks, *empty, name, width=width, height=ROW_HEIGHT)
 
 
 def _ridge_area(paint: str, edges: list[float], shares: Any) -> Drawn:

@@ -8,9 +8,10 @@ from typing import Any
 
 import altair as alt
 
-from loadlib.charts import numerals, parts
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
 from loadlib.charts.knee import Knee, knee
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
+from loadlib.charts.parts import Figure, Key, RunLike
 from loadlib.summary import Bracket, Group, Summary
 
 Pair = tuple[str, str]
@@ -59,7 +60,7 @@ def load_ladder(run: RunLike) -> Figure | None:
                 *filter(None, [knee_sentence(knees)]),
             )
         ),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 30, "column": 18})),
+        spec=compose.finished(compose.tiles(made, columns, row=30)),
         columns=(
             "model",
             "workload",
@@ -174,9 +175,9 @@ def _model(
     )  # fmt: skip
     latency += _marks(rungs[0].model, names, marks, y_domain)
     name = parts.caption(parts.short(rungs[0].model), width)
-    return alt.vconcat(
-        alt.layer(*latency, name).properties(width=width, height=140),
-        alt.layer(*share).properties(width=width, height=100),
+    return compose.column(
+        compose.plot(*latency, name, width=width, height=140),
+        compose.plot(*share, width=width, height=100),
         spacing=12,
     )
 

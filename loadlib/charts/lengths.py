@@ -9,9 +9,10 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from loadlib.charts import fits, numerals, parts
+from loadlib.charts import compose, fits, numerals, parts
+from loadlib.charts.compose import Drawn
 from loadlib.charts.fits import Growth, Place
-from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
+from loadlib.charts.parts import Figure, Key, Panel, RunLike
 from loadlib.charts.reading import Reading
 from loadlib.charts.scan import KEPT
 from loadlib.summary import Group, LengthBucket, Summary
@@ -82,7 +83,7 @@ def ttft_by_length(run: RunLike) -> Figure | None:
         id="ttft-by-length",
         title="Time to first token against prompt length",
         takeaway=" ".join(filter(None, (_sentence(summary), onset(summary)))),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
+        spec=compose.finished(compose.tiles(made, columns)),
         columns=("model", "workload", "prompt tokens", "n", "failed", "TTFT p50", "TTFT p90",
                  "TTFT p99", "fitted", "quality"),
         rows=tuple(_rows(shown, curves)),
@@ -117,7 +118,7 @@ def prefill_by_length(run: RunLike) -> Figure | None:
         id="prefill-by-length",
         title="Prompt tokens read per second",
         takeaway=_rate_sentence(run.summary, rates),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
+        spec=compose.finished(compose.tiles(made, columns)),
         columns=("model", "workload", "a", "b per 1k tokens", "c per 1k² tokens", "R²", "requests",
                  "lengths", "prefill at"),
         rows=tuple(_rate_rows(shown, curves, rates)),
@@ -187,9 +188,8 @@ def _panel(
             layers.append(_curve(one, parts.colour(series), y_domain))
             layers.append(_formula(one.growth, parts.colour(series), 26 + 13 * said))
             said += 1
-    return alt.layer(*layers, parts.caption(panel.label, width)).properties(
-        width=width, height=HEIGHT
-    )
+    name = parts.caption(panel.label, width)
+    return compose.plot(*layers, name, width=width, height=HEIGHT)
 
 
 def _series(group: Group, paint: str) -> list[Drawn]:
@@ -279,9 +279,8 @@ def _rate_panel(
                 base.mark_point(shape="circle", size=34, fill=paint, fillOpacity=1, opacity=1,
                                 stroke="var(--page, #fff)", strokeWidth=1),
             ]  # fmt: skip
-    return alt.layer(*layers, parts.caption(panel.label, width)).properties(
-        width=width, height=RATE_HEIGHT
-    )
+    name = parts.caption(panel.label, width)
+    return compose.plot(*layers, name, width=width, height=RATE_HEIGHT)
 
 
 # — words ——————————————————————————————————————————————————————————————————————

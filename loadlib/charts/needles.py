@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import altair as alt
 
 from loadlib import units
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, RunLike
 from loadlib.summary import Group
 
 CELL_WIDTH, CELL_HEIGHT = 62, 26  # px
@@ -61,11 +62,7 @@ def needle_recall(run: RunLike) -> Figure | None:
         id="needle-recall",
         title="Needle recall by depth and length",
         takeaway=_sentence(grids),
-        spec=parts.finished(
-            alt.concat(*made, columns=columns, spacing={"row": 40, "column": 26}).resolve_scale(
-                x="independent", y="independent"
-            )
-        ),
+        spec=compose.finished(compose.tiles(made, columns, row=40, column=26)),
         columns=("group", "depth", *heads),
         rows=tuple(_rows(grids, heads)),
         legend=(Key("facts that were missed: the redder the more", None, "span"),),
@@ -125,9 +122,8 @@ def _panel(one: Grid) -> Drawn:
         fillOpacity=alt.FillOpacity("missed:Q", scale=None)
     )
     text = base.mark_text(fontSize=11, fill="currentColor").encode(text=alt.Text("t:N"))
-    return alt.layer(ground, missed, text, parts.caption(one.label, max(width, 200))).properties(
-        width=width, height=height
-    )
+    name = parts.caption(one.label, max(width, 200))
+    return compose.plot(ground, missed, text, name, width=width, height=height)
 
 
 def _sentence(grids: Sequence[Grid]) -> str:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import altair as alt
 
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, RunLike
 from loadlib.summary import Group, Summary
 
 HEIGHT = 190
@@ -57,11 +58,7 @@ def tokens_by_load(run: RunLike) -> Figure | None:
         id="pareto",
         title="Tokens to a user against tokens in all, by load",
         takeaway=_sentence(summary, every),
-        spec=parts.finished(
-            alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18}).resolve_scale(
-                x="independent", y="independent"
-            )
-        ),
+        spec=compose.finished(compose.tiles(made, columns)),
         columns=("model", "workload", "load", "phase", "tok/s per user, p10", "system tok/s",
                  "gates", "on the edge"),
         rows=tuple(_rows(found)),
@@ -139,7 +136,7 @@ def _panel(
         layers += _points(points, parts.colour(series))
     layers += _names(every, right, top, width)
     inner = width if left else width - parts.GUTTER + 8
-    return alt.layer(*layers, parts.caption(label, width)).properties(width=inner, height=HEIGHT)
+    return compose.plot(*layers, parts.caption(label, width), width=inner, height=HEIGHT)
 
 
 def _stairs(points: Sequence[Point]) -> list[tuple[float, float]]:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loadlib.charts import numerals
+from loadlib.charts.compose import Drawn
 from loadlib.sample import Sample
 from loadlib.summary import Gate, Group, Summary
 
@@ -30,8 +31,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9
 """Okabe and Ito's colours, the fallbacks of the page's variables `--s1` … `--s7`."""
 
 Row = Mapping[str, Any]
-Drawn = Any
-"""Some part of a chart: altair's own types end where `encode` begins."""
 Dash = Literal["solid", "dashed", "dotted", "dot", "diamond", "bar", "cross", "area", "span"]
 
 
@@ -255,7 +254,7 @@ def quantile(values: npt.NDArray[Any], counts: npt.NDArray[Any], p: float) -> fl
 def data(rows: Iterable[Row]) -> alt.InlineData:
     """Inline data; numbers keep four digits, which is finer than a pixel.
 
-    Text until `finished` unpacks it: altair copies and hashes every value many times over.
+    Text until `compose.finished` unpacks it: altair copies and hashes every value many times over.
     """
     thin = [{k: _thin(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     return alt.InlineData(values=json.dumps(thin))
@@ -354,32 +353,6 @@ def nothing(width: int, height: int, text: str = "no successful request") -> Dra
         .mark_text(opacity=0.6, fontSize=11, fill="currentColor")
         .encode(x=pixel_x(width / 2), y=pixel_y(height / 2), text=alt.Text("t:N"))
     )
-
-
-CONFIG: dict[str, Any] = {
-    "aria": False,
-    "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": "currentColor", "titleColor": "currentColor", "labelOpacity": 0.75,
-        "titleOpacity": 0.75, "labelFontSize": 11, "titleFontSize": 11,
-        "titleFontWeight": "normal", "titlePadding": 8, "domainColor": "currentColor",
-        "domainOpacity": 0.4, "tickColor": "currentColor", "tickOpacity": 0.4, "tickSize": 4,
-        "gridColor": "currentColor", "gridOpacity": 0.1, "labelOverlap": "greedy",
-        "labelSeparation": 4,
-    },
-    "text": {"fill": "currentColor"},
-}  # fmt: skip
-
-
-def finished(chart: Drawn) -> dict[str, Any]:
-    """The complete specification as plain data."""
-    spec: dict[str, Any] = chart.to_dict(validate=False)
-    spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
-    spec["config"] = CONFIG
-    spec["background"] = "transparent"
-    spec["padding"] = {"left": 4, "right": 14, "top": 4, "bottom": 4}
-    return spec
 
 
 def extremes(

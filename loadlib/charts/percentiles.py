@@ -18,8 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loadlib import binomial
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, Panel, RunLike
 from loadlib.metrics import CATALOGUE
 from loadlib.summary import Group, Summary
 
@@ -148,7 +149,7 @@ def _figure(
         id=figure_id,
         title=title,
         takeaway=takeaway(run.summary),
-        spec=parts.finished(alt.concat(*made, columns=columns, spacing={"row": 34, "column": 18})),
+        spec=compose.finished(compose.tiles(made, columns)),
         columns=("model", "workload", "clock" if len(traces) > 1 and traces[1].metric == "sent_ttft"
                  else "metric", "n", *heads, *worst),
         rows=tuple(_rows(run, plan)),
@@ -266,9 +267,8 @@ def _panel(plan: Plan, panel: Panel, width: int, *, left: bool, foot: bool) -> D
             layers += _line(plan, one, paint, [4, 3] if trace.dashed else [1, 0])
         layers += _gate_ticks(plan, group, series)
     empty = [] if layers else [parts.nothing(width, HEIGHT)]
-    return alt.layer(frame, *layers, *empty, parts.caption(panel.label, width)).properties(
-        width=width, height=HEIGHT
-    )
+    name = parts.caption(panel.label, width)
+    return compose.plot(frame, *layers, *empty, name, width=width, height=HEIGHT)
 
 
 def _inside(plan: Plan, y: float) -> float:

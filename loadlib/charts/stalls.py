@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import altair as alt
 
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, Panel, RunLike
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, Panel, RunLike
 from loadlib.summary import Group, Summary
 
 NOTICED_MS = (500.0, 1000.0, 5000.0)
@@ -59,7 +60,7 @@ def longest_gaps(run: RunLike) -> Figure | None:
         id="stalls",
         title="Stalls: the longest gap within a stream",
         takeaway=_sentence(summary, found),
-        spec=parts.finished(alt.vconcat(*rows, spacing=24)),
+        spec=compose.finished(compose.column(*rows, spacing=24)),
         columns=("model", "workload", "streams", "p50", "p99", "longest",
                  *[f"gap {head}" for head in HEADS]),
         rows=tuple(_rows(shown, found)),
@@ -124,9 +125,8 @@ def _panel(
         layers.append(_texts([(y, text) for y, c, text in texts if c == column], width, column))
         if first:
             layers.append(_head(head, width, column))
-    return alt.layer(*layers, parts.caption(panel.label, width)).properties(
-        width=width, height=height
-    )
+    name = parts.caption(panel.label, width)
+    return compose.plot(*layers, name, width=width, height=height)
 
 
 def _noticed(domain: tuple[float, float]) -> Drawn:

@@ -11,8 +11,9 @@ import altair as alt
 import numpy as np
 import numpy.typing as npt
 
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, RunLike
 from loadlib.charts.reading import Reading
 from loadlib.charts.series import FIELDS, Series, Window
 from loadlib.charts.steady import Steady, steady
@@ -92,9 +93,7 @@ def system_throughput(run: RunLike) -> Figure | None:
         id="system-throughput",
         title="System throughput",
         takeaway=_sentence(lanes),
-        spec=parts.finished(
-            alt.vconcat(*rows, spacing=26).resolve_scale(x="independent", y="independent")
-        ),
+        spec=compose.finished(compose.column(*rows, spacing=26)),
         columns=("model", "phase", "steady seconds", "of", "mean", "95 % interval", "p10", "p50",
                  "p90", "busiest second"),
         rows=tuple(_table(lanes)),
@@ -136,7 +135,7 @@ def _row(lane: Lane, names: list[str], buckets: int, *, first: bool, last: bool)
     high = max(1.0, float(means(total, width).max()) * 1.05)
     time = _time_panel(lane, names, width, high, first=first, last=last)
     side = _side_panel(inside, high, last=last)
-    return alt.hconcat(time, side, spacing=22).resolve_scale(y="independent")
+    return compose.row(time, side, spacing=22)
 
 
 def means(series: Floats, width: int) -> Floats:
@@ -179,9 +178,8 @@ def _time_panel(
         floor = top
     layers += _steady_marks(lane.stretches)
     labels = phase_names(lane.windows, drawn, seconds) if first else []
-    return alt.layer(
-        frame, *layers, *labels, parts.caption(parts.short(lane.model), drawn, -56)
-    ).properties(width=drawn, height=ROW_HEIGHT)
+    name = parts.caption(parts.short(lane.model), drawn, -56)
+    return compose.plot(frame, *layers, *labels, name, width=drawn, height=ROW_HEIGHT)
 
 
 def _area(floor: Floats, top: Floats, width: int, seconds: int, paint: str) -> Drawn:
@@ -296,7 +294,7 @@ def _side_panel(inside: Floats, high: float, *, last: bool) -> Drawn:
         if rows
         else []
     )
-    return alt.layer(frame, *bars).properties(width=SIDE, height=ROW_HEIGHT)
+    return compose.plot(frame, *bars, width=SIDE, height=ROW_HEIGHT)
 
 
 # — words ——————————————————————————————————————————————————————————————————————

@@ -10,10 +10,11 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from loadlib.charts import numerals, parts, widening
+from loadlib.charts import compose, numerals, parts, widening
+from loadlib.charts.compose import Drawn
 from loadlib.charts.drift import drift_sentence
 from loadlib.charts.overtime import Kinds, Time, ends, kinds_of, ttft
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
+from loadlib.charts.parts import Figure, Key, RunLike
 from loadlib.charts.reading import Reading
 from loadlib.charts.scan import Pair
 from loadlib.charts.series import Window
@@ -71,7 +72,7 @@ def run_over_time(run: RunLike) -> Figure | None:
         _plot(time, data, phases, row, first=row is drawn[0], last=row is drawn[-1])
         for row in drawn
     ]
-    spec = parts.finished(alt.vconcat(alt.vconcat(*made, spacing=22)))
+    spec = compose.finished(compose.column(compose.column(*made, spacing=22), spacing=0))
     _let_point(spec)
     columns, table = _table(time, latency, kinds)
     return Figure(
@@ -214,10 +215,11 @@ def _plot(
     own = [
         mark if mark.data is not alt.Undefined else mark.properties(data=data) for mark in row.marks
     ]
-    return alt.layer(
+    return compose.plot(
         frame, *_shades(time, phases), *own, *names,
         parts.caption(row.name, WIDTH, -46), *_cursor(data, named=last),
-    ).properties(width=WIDTH, height=ROW_HEIGHT)  # fmt: skip
+        width=WIDTH, height=ROW_HEIGHT,
+    )  # fmt: skip
 
 
 def _shades(time: Time, phases: Sequence[Window]) -> list[Drawn]:
