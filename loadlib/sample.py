@@ -80,6 +80,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     events: Count = 0  # content events of the stream
     coalesced: Count = 0  # … that shared a network read with an earlier one
+    longest_gap_ns: Ns | None = None  # between two successive ones; None where there are no two
     connect_ns: Ns | None = None  # duration of TCP connect; None on a reused connection
     tls_ns: Ns | None = None  # duration of the TLS handshake, likewise
     conn_reused: bool | None = None

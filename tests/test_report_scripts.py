@@ -100,7 +100,7 @@ def test_strokes_are_what_the_legend_calls_them(steps, chart, kind, key):
         ("ttft-histogram", 0, ("time to first token", "share")),
         ("load-ladder", 0, ("configured rate, requests/s", "TTFT p99")),
         ("load-ladder", 1, ("configured rate, requests/s", "goodput")),
-        ("system-throughput", 1, ("measured seconds", "tok/s")),
+        ("system-throughput", 1, ("steady seconds", "tok/s")),
     ],
 )
 def test_values_are_named_by_their_axes_wherever_those_are_titled(steps, chart, place, titles):

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
+import xml.etree.ElementTree as ET
 
 import pytest
+import vl_convert
+from altair.utils.schemapi import debug_mode
 from hypothesis import given
 from hypothesis import strategies as st
+from report_fixtures import FIXTURES
 
+from loadlib.charts import figures
 from loadlib.report.slim import relative, slim
 
 PLACE = st.floats(-2000, 2000, allow_nan=False).map(lambda v: round(v, 3))
@@ -78,14 +84,24 @@ LINE = '<line transform="translate({x},0)" x2="0" y2="190" stroke="red" stroke-w
         ('<path d="M0,0h9v9h-9Z"/><path d="M1,1L2,2" stroke="red" opacity="0"/>', ""),
         (('<text font-size="11px" fill="red" transform="translate(1,2)">a</text>'
          '<text font-size="11px" fill="red" transform="translate(3,4)">b</text>'),
-         ('<g fill="red"><text transform="translate(1,2)">a</text>'
-         '<text transform="translate(3,4)">b</text></g>')),
+         '<g fill="red"><text x="1" y="2">a</text><text x="3" y="4">b</text></g>'),
+        (('<g><path fill="red" d="M0,0h5v5h-5Z"/><path fill="red" d="M5,0h5v-5h-5Z"/></g>'),
+         '<path d="M0,0h5v5h-5zM5,0h5v-5h-5z" fill="red"/>'),  # side by side
+        (('<g><path fill="red" d="M0,0h5v5h-5Z"/><path fill="red" d="M4,0h5v5h-5Z"/></g>'),
+         ('<path fill="red" d="M0,0h5v5h-5z"/>'  # one upon the other: twice as dark
+          '<path fill="red" d="M4,0h5v5h-5z"/>')),
         (('<clipPath id="clip77"><rect width="9" height="9"/></clipPath>'
          '<g clip-path="url(#clip77)"><rect width="1" height="1" fill="red"/></g>'),
          ('<clipPath id="c-clip0"><rect width="9" height="9"/></clipPath>'
          '<g clip-path="url(#c-clip0)"><rect width="1" height="1" fill="red"/></g>')),
         ("<text>a &lt;b&gt; &amp; &quot;</text>", "<text>a &lt;b&gt; &amp; &#34;</text>"),
         ("<text></text>", ""),
+        (
+            ('<g><text fill="red">a</text><text fill="red"><tspan>b,</tspan>'
+            '<tspan x="0" dy="13">c</tspan></text></g>'),
+            ('<g fill="red"><text>a</text>'
+             '<text><tspan>b,</tspan><tspan x="0" dy="13">c</tspan></text></g>'),
+        ),
         ("<text>clip7</text>", "<text>clip7</text>"),  # a name is no id
     ],
 )  # fmt: skip
@@ -98,3 +114,17 @@ def test_one_family_for_all_texts():
     assert slim(svg(body), "c")[1] == (
         '<g font-family="A, &#34;B&#34;" font-size="11px"><text>x</text></g>'
     )
+
+
+def test_no_word_of_a_chart_is_lost():
+    with debug_mode(False):
+        drawn = figures(FIXTURES["steps"]())
+    for figure in drawn:
+        raw = vl_convert.vegalite_to_svg(json.dumps(figure.spec), allowed_base_urls=[])
+        before, after = (words(text) for text in (raw, f"<svg>{slim(raw, figure.id)[1]}</svg>"))
+        assert before == after, figure.id
+
+
+def words(text: str) -> list[str]:
+    return sorted("".join(node.itertext()) for node in ET.fromstring(text).iter()
+                  if node.tag.endswith("text") and "".join(node.itertext()))  # fmt: skip

@@ -95,7 +95,7 @@ class _Server:
 
     def __init__(self, kind: str) -> None:
         self._control, theirs = socket.socketpair()
-        self._asking = threading.Lock()  # tests start commands in threads, and an order is two sends
+        self._asking = threading.Lock()  # tests start commands in threads; an order is two sends
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(SERVER), kind, str(theirs.fileno())],

@@ -33,11 +33,19 @@ from loadlib.summary import Group, Summary
 SECTIONS = {
     "ttft-histogram": "latency",
     "ttft-percentiles": "latency",
+    "token-percentiles": "latency",
+    "stalls": "latency",
+    "tpot-by-load": "latency",
     "ttft-by-length": "latency",
+    "prefill-by-length": "latency",
     "user-rate-histogram": "throughput",
+    "user-rate-percentiles": "throughput",
     "system-throughput": "throughput",
+    "timeline": "timeline",
     "load-ladder": "ladder",
+    "pareto": "ladder",
     "quality-by-load": "quality",
+    "needle-recall": "quality",
     "server-load": "server",
 }
 """Which section of the page a chart stands in."""

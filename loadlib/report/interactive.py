@@ -165,7 +165,8 @@ def _readable(layer: Spec, mark: dict[str, Any], keys: Sequence[int]) -> bool:
     kind = mark.get("type")
     if kind == "text":
         return mark.get("text") in _CROSSES
-    faint = not keys and float(mark.get("fillOpacity", 1)) <= _FAINT
+    band = kind == "area"  # an interval around what is read off a line
+    faint = (band or not keys) and float(mark.get("fillOpacity", 1)) <= _FAINT
     return kind in _READ and not faint and bool(layer.get("encoding"))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import groupby
+from itertools import combinations, groupby
 from xml.etree import ElementTree as ET
 
 from markupsafe import escape
@@ -25,6 +25,9 @@ _PLACED = re.compile(rf"\A{_TRANSLATE.pattern}\Z")
 _PIECE = re.compile(r"([A-Za-z])([^A-Za-z]*)")
 _NUMBER = re.compile(r"-?\d*\.?\d+(?:e-?\d+)?")
 _CIRCLE = re.compile(r"\AM([\d.]+),0A\1,\1,0,1,1,-\1,0A\1,\1,0,1,1,\1,0\Z")
+_RECTANGLE = re.compile(
+    r"\AM(-?[\d.]+),?(-?[\d.]+)h(-?[\d.]+)v(-?[\d.]+)h-?[\d.]+z\Z"
+)  # fmt: skip
 _CLIP = re.compile(r"\bclip\d+")
 _PLACES = {"x", "y", "x1", "y1", "x2", "y2", "r", "width", "height"}
 
@@ -63,8 +66,13 @@ def _slimmed(node: ET.Element, *, painted: bool) -> list[ET.Element]:
     node.attrib = _attributes(node)
     children = [kept for child in node for kept in _slimmed(child, painted=painted)]
     node[:] = []
-    if node.tag == "text":
-        return [node] if node.text else []
+    if node.tag in ("text", "tspan"):  # one of several lines is a tspan each
+        node.extend(children)
+        placed = None if children else _PLACED.match(node.get("transform", ""))
+        if placed is not None:
+            del node.attrib["transform"]
+            node.attrib = {"x": placed[1], "y": placed[2], **node.attrib}
+        return [node] if node.text or children else []
     if node.tag in ("path", "line", "rect") and not painted and _invisible(node):
         return []
     if node.tag == "path":
@@ -201,9 +209,28 @@ def _joined(nodes: list[ET.Element]) -> list[ET.Element]:
             found.append(_lines(same))
         elif tag == "text" and len(same) > 1:
             found.append(_texts(same))
+        elif tag == "path" and len(same) > 1 and _apart(same):
+            whole = "".join(node.get("d", "") for node in same)
+            found.append(ET.Element("path", {"d": whole, **dict(_look(same[0]))}))
         else:
             found += same
     return found
+
+
+def _apart(nodes: Sequence[ET.Element]) -> bool:
+    """Whether all are upright rectangles that do not cover each other: then one path draws them
+    as they were."""
+    boxes = []
+    for node in nodes:
+        match = _RECTANGLE.match(node.get("d", ""))
+        if match is None or node.get("transform"):
+            return False
+        x, y, width, height = map(float, match.groups())
+        boxes.append((min(x, x + width), max(x, x + width), min(y, y + height), max(y, y + height)))
+    return not any(
+        a[0] < b[1] and b[0] < a[1] and a[2] < b[3] and b[2] < a[3]
+        for a, b in combinations(boxes, 2)
+    )
 
 
 def _look(node: ET.Element) -> tuple[tuple[str, str], ...]:
@@ -224,8 +251,10 @@ def _lines(nodes: list[ET.Element]) -> ET.Element:
 def _texts(nodes: list[ET.Element]) -> ET.Element:
     group = ET.Element("g", dict(_look(nodes[0])))
     for node in nodes:
-        bare = ET.SubElement(group, "text", {"transform": node.get("transform", "")})
+        places = {name: node.get(name, "") for name in ("x", "y", "transform")}
+        bare = ET.SubElement(group, "text", places)
         bare.text = node.text
+        bare.extend(node)
     return group
 
 
