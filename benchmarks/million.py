@@ -82,6 +82,7 @@ def _samples(requests: int) -> Iterator[tuple[Sample, np.ndarray]]:
             **plain, outcome=Outcome.OK, status=200, first_byte_ns=due + wait - MS,
             first_token_ns=int(events[0]), second_token_ns=int(events[1]),
             last_token_ns=int(events[-1]), end_ns=int(events[-1]) + MS, events=EVENTS,
+            longest_gap_ns=20 * MS,
             input_tokens=64_000 if long else 400, output_tokens=EVENTS, tokens_source="server",
             cost_usd=0.001,
         ), events  # fmt: skip

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from altair.utils.schemapi import debug_mode
+from pictures import drawn_once
 from record_samples import KEY, MS, events, sample
 from report_fixtures import FIXTURES, SPEEDS, build, gate, judged
 from rich.cells import cell_len
@@ -84,13 +85,15 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pages():
-    return {name: html.render(make()) for name, make in FIXTURES.items()}
+def pages(tmp_path_factory):
+    with drawn_once(tmp_path_factory):
+        return {name: html.render(make()) for name, make in FIXTURES.items()}
 
 
 @pytest.fixture(scope="module")
-def static():
-    return {name: html.render(FIXTURES[name](), static=True) for name in ("full", "many")}
+def static(tmp_path_factory):
+    with drawn_once(tmp_path_factory):
+        return {name: html.render(FIXTURES[name](), static=True) for name in ("full", "many")}
 
 
 def said(page: str) -> str:

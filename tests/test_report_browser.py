@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from altair.utils.schemapi import debug_mode
+from pictures import drawn_once
 from report_fixtures import FIXTURES
 
 from loadlib.report import html, models, tiles
@@ -45,7 +45,7 @@ def browser() -> Iterator:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("pages")
-    with debug_mode(False):
+    with drawn_once(tmp_path_factory):
         for name in [*NAMES, "passing"]:
             text = html.render(FIXTURES[name]())
             (folder / f"{name}.html").write_text(text, encoding="utf-8")

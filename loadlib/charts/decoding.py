@@ -41,6 +41,11 @@ class Loaded:
     bins: tuple[Bin, ...]
     line: Line | None
 
+    @property
+    def shown(self) -> bool:
+        """Whether the line says anything."""
+        return self.line is not None and self.line.r2 >= VISIBLE
+
 
 def tpot_by_load(run: RunLike) -> Figure | None:
     """tpot p50 and p99 at each number of requests in flight, and a line through all streams."""
@@ -59,7 +64,7 @@ def tpot_by_load(run: RunLike) -> Figure | None:
         for i, (label, members) in enumerate(panels)
     ]
     every = [one for _, members in panels for one in members if one.bins]
-    fitted = any(one.line for one in every)
+    fitted = any(one.shown for one in every)
     return Figure(
         id="tpot-by-load",
         title="Time per token against requests in flight",
@@ -72,7 +77,8 @@ def tpot_by_load(run: RunLike) -> Figure | None:
                 *([Key("line through all streams", None, "dotted")] if fitted else [])),
         note="In flight: the model's requests, all workloads, on average over the seconds in which "
         f"a stream spoke. A bin has at least {LEAST} streams ({TAIL} for a p99), which are counted "
-        "in steps of 2 %; the line is by least squares, over all measure phases.",
+        "in steps of 2 %; the line is by least squares, over all measure phases, and is drawn "
+        "where it explains a tenth of the spread (R²).",
     )  # fmt: skip
 
 
@@ -116,7 +122,7 @@ def _panel(
     said = 0
     for one in members:
         layers += _marks(one, top)
-        if one.line is not None:
+        if one.line is not None and one.shown:
             layers.append(_formula(one.line, parts.colour(one.series), 13 + 13 * said))
             said += 1
     return compose.plot(*layers, parts.caption(label, width), width=width, height=HEIGHT)
@@ -134,7 +140,7 @@ def _marks(one: Loaded, top: float) -> list[Drawn]:
             base.mark_point(shape="circle", size=size, fill=paint, fillOpacity=1, opacity=1,
                             stroke="var(--page, #fff)", strokeWidth=0.8),
         ]  # fmt: skip
-    if one.line is not None:
+    if one.line is not None and one.shown:
         ends = [
             {"x": x, "y": y}
             for x in (one.bins[0].load, one.bins[-1].load)

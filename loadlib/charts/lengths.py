@@ -19,8 +19,10 @@ from loadlib.summary import Group, LengthBucket, Summary
 
 HEIGHT = 180
 RATE_HEIGHT = 110
+FORMULA = 13  # px of a line that says one
 WIDE = 4  # a range of lengths at least this many times its start says something
 CURVE = 20  # points of a fitted curve
+EXPLAINED = 0.5  # of the spread: a curve that explains less is not shown
 _LENGTH_LABEL = "datum.value >= 1024 ? format(datum.value / 1024, '~g') + 'Ki' : datum.value"
 
 
@@ -43,13 +45,13 @@ class Fitted:
 
 
 def fitted(run: RunLike) -> dict[int, Fitted]:
-    """The curve of every measured group that has one, by `id`."""
+    """The curve of every measured group whose lengths explain its TTFT, by `id`."""
     reading = Reading.of(run)
     found = {}
     for group in parts.measured(run.summary):
         rows = reading.scan.lengths.get((group.model, group.workload, group.phase))
         growth = None if rows is None else fits.growth(rows.tokens, rows.ttft)
-        if rows is not None and growth is not None:
+        if rows is not None and growth is not None and growth.r2 >= EXPLAINED:
             doublings = fits.places(rows.tokens, rows.ttft, per_octave=1)
             found[id(group)] = Fitted(growth, tuple(doublings), rows.n)
     return found
@@ -65,6 +67,8 @@ def ttft_by_length(run: RunLike) -> Figure | None:
     if x_domain is None or y_domain is None:
         return None
     curves = fitted(run)
+    said = max(sum(id(group) in curves for _, group in panel.groups) for panel in shown)
+    y_domain = _with_foot(y_domain, FORMULA * said + 6 if said else 0)
     columns, width = parts.grid(len(shown))
     made = [
         _panel(
@@ -168,6 +172,12 @@ def _y_axis(
     )  # fmt: skip
 
 
+def _with_foot(domain: tuple[float, float], room: int) -> tuple[float, float]:
+    """A logarithmic domain with so many px below what it holds."""
+    low, high = domain
+    return low / (high / low) ** (room / (HEIGHT - room)), high
+
+
 def _panel(
     panel: Panel,
     curves: Mapping[int, Fitted],
@@ -186,7 +196,7 @@ def _panel(
         one = curves.get(id(group))
         if one is not None:
             layers.append(_curve(one, parts.colour(series), y_domain))
-            layers.append(_formula(one.growth, parts.colour(series), 26 + 13 * said))
+            layers.append(_formula(one.growth, parts.colour(series), width, said))
             said += 1
     name = parts.caption(panel.label, width)
     return compose.plot(*layers, name, width=width, height=HEIGHT)
@@ -238,12 +248,14 @@ def _curve(one: Fitted, paint: str, y_domain: tuple[float, float]) -> Drawn:
     )
 
 
-def _formula(growth: Growth, paint: str, y: int) -> Drawn:
+def _formula(growth: Growth, paint: str, width: int, place: int) -> Drawn:
+    """At the foot on the right: what grows is not there."""
     return (
         alt.Chart(parts.data([{"t": f"{formula(growth)}, R² {growth.r2:.2f}"}]))
-        .mark_text(align="left", fontSize=10.5, fill=paint, baseline="bottom")
-        .encode(x=parts.pixel_x(6), y=parts.pixel_y(y), text=alt.Text("t:N"))
-    )
+        .mark_text(align="right", fontSize=10.5, fill=paint, baseline="bottom")
+        .encode(x=parts.pixel_x(width - 4), y=parts.pixel_y(HEIGHT - 4 - FORMULA * place),
+                text=alt.Text("t:N"))
+    )  # fmt: skip
 
 
 def formula(growth: Growth) -> str:
@@ -349,8 +361,8 @@ def _fit_note(curves: Mapping[int, Fitted]) -> str:
     return (
         " The fit goes through the median of every length of the requests that ended ok and whose "
         f"prompt was not cached{sampled}, on the sent clock and under this load, by least squares "
-        "of the relative error with no term below 0; R² is of the single requests, k is 1,000 "
-        "tokens."
+        "of the relative error with no term below 0, and is shown where it explains half the "
+        "spread of the single requests (R²); k is 1,000 tokens."
     )
 
 

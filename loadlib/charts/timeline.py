@@ -92,7 +92,8 @@ def run_over_time(run: RunLike) -> Figure | None:
         note=f"One axis for all rows. A bin is {_of_seconds(time.width)}: rates are its mean, in "
         "flight is the most in it. TTFT is of the requests due then, on the response clock, in "
         f"bins widened until {widening.LEAST} of them ended ok; where none does, there is no line. "
-        "Shaded: warm-up, and fainter the drain.",
+        "Arrival lag is sent − due, waits for a place below max_in_flight included (the health "
+        "check leaves those out). Shaded: warm-up, and fainter the drain.",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from loadlib.charts import parts
@@ -112,21 +113,20 @@ def headline(summary: Summary, *, so_far: bool = False) -> Headline:
     """The verdict in one sentence; of a run that goes on, that there is none yet."""
     verdict = summary.verdict
     reasons = tuple(f.line(reason, REASON_LIMIT) for reason in verdict.reasons)
-    first = _worst(summary) or (reasons[0] if reasons else _no_reason(summary))
+    failed = [gate for gate in sorted(summary.gates, key=rank) if gate.status == "fail"]
+    if verdict.status == "fail" and failed and failed[0].observed is not None:
+        reasons = (_worst(summary, failed), *(_missed(summary, gate) for gate in failed[1:]))
     return Headline(
         status=verdict.status,
         word="SO FAR" if so_far else verdict.status.upper(),
         icon=STATUS_ICONS[verdict.status],
-        sentence=first,
+        sentence=reasons[0] if reasons else _no_reason(summary),
         more=_cut(reasons[1:]),
     )
 
 
-def _worst(summary: Summary) -> str:
-    """The gate that failed by most, with its interval, and how many failed; else nothing."""
-    failed = [gate for gate in sorted(summary.gates, key=rank) if gate.status == "fail"]
-    if summary.verdict.status != "fail" or not failed or failed[0].observed is None:
-        return ""
+def _worst(summary: Summary, failed: Sequence[Gate]) -> str:
+    """The gate that failed by most, with its interval, and how many failed."""
     gate = failed[0]
     side = "below" if lower_bound(gate) else "over"
     interval = f.interval(gate.ci95, gate.unit)
@@ -137,6 +137,11 @@ def _worst(summary: Summary) -> str:
         f"{where(summary, gate)}: {f.line(gate.expression)}, but {seen} was observed, "
         f"{f.share(abs(margin(gate) or 0.0))} {side} the limit; {count}."
     )
+
+
+def _missed(summary: Summary, gate: Gate) -> str:
+    seen = "nothing" if gate.observed is None else f.value(gate.observed, gate.unit)
+    return f"{where(summary, gate)}: {f.line(gate.expression)}, but {seen} was observed"
 
 
 def _cut(reasons: tuple[str, ...]) -> tuple[str, ...]:

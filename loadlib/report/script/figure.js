@@ -168,6 +168,7 @@ class Figure {
 
   showWhole() {
     this.zoom.clear();
+    this.plot.focus({ preventScroll: true }); // its button goes
     return this.change(() => null);
   }
 
