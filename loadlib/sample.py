@@ -129,3 +129,21 @@ INSTANTS = (
     "last_token_ns",
     "end_ns",
 )
+
+
+class Brief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What charts read of an attempt; all else in its line is passed over. See `Sample`."""
+
+    phase: str
+    model: str
+    workload: str
+    outcome: Outcome
+    intended_ns: Ns
+    sent_ns: Ns | None = None
+    first_token_ns: Ns | None = None
+    last_token_ns: Ns | None = None
+    end_ns: Ns
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    retried: bool = False

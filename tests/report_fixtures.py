@@ -80,7 +80,7 @@ class FakeRun:
     def seconds(self) -> Iterator[dict[str, Any]]:
         yield from self.rows
 
-    def samples(self) -> Iterator[Sample]:
+    def brief(self) -> Iterator[Sample]:  # a Brief and more
         yield from self.attempts
 
 

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from loadlib.charts import numerals
 from loadlib.charts.compose import Drawn
-from loadlib.sample import Sample
+from loadlib.sample import Brief
 from loadlib.server_record import Scrape
 from loadlib.summary import Gate, Group, Summary
 
@@ -59,7 +59,7 @@ class RunLike(Protocol):
         """Counters of every second, phase, model and workload; may be read once only."""
         ...
 
-    def samples(self) -> Iterable[Sample]:
+    def brief(self) -> Iterable[Brief]:
         """Every attempt, in the order in which they ended; instants in Unix epoch ns."""
         ...
 

@@ -8,7 +8,7 @@ from functools import cached_property
 from loadlib.charts.parts import HistogramLike, Row, RunLike
 from loadlib.charts.scan import Scan
 from loadlib.charts.series import Series, series
-from loadlib.sample import Sample
+from loadlib.sample import Brief
 from loadlib.server_record import Scrape
 from loadlib.summary import Summary
 
@@ -37,9 +37,9 @@ class Reading:
         """Counters of every second, phase, model and workload."""
         return self._run.seconds()
 
-    def samples(self) -> Iterable[Sample]:
+    def brief(self) -> Iterable[Brief]:
         """Every attempt."""
-        return self._run.samples()
+        return self._run.brief()
 
     def server(self) -> Iterable[Scrape]:
         """What servers said of themselves."""
@@ -53,4 +53,4 @@ class Reading:
     @cached_property
     def scan(self) -> Scan:
         """What one pass over all rows found."""
-        return Scan(self.summary, self.series).take(self._run.samples())
+        return Scan(self.summary, self.series).take(self._run.brief())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from loadlib.charts.cells import Cells
 from loadlib.charts.fits import Line, Sums
 from loadlib.charts.series import Series
-from loadlib.sample import Outcome, Sample
+from loadlib.sample import Brief, Outcome
 from loadlib.summary import Summary
 
 Bools = npt.NDArray[np.bool_]
@@ -35,6 +35,7 @@ KEPT = 4096  # requests of a group that a fit is made from
 CACHED = 0.05  # of a prompt: from there on it was not read as if it were new
 OUTCOMES = tuple(Outcome)
 _UNKNOWN = -1
+_PLACES = {outcome: place for place, outcome in enumerate(OUTCOMES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ class Scan:
 
     # — taking rows ————————————————————————————————————————————————————————————
 
-    def take(self, samples: Iterable[Sample]) -> Scan:
+    def take(self, samples: Iterable[Brief]) -> Scan:
         """Read all rows."""
         left = iter(samples)
         while some := list(islice(left, CHUNK)):
@@ -155,9 +156,8 @@ class Scan:
             self.rows += len(some)
         return self
 
-    def _chunk(self, rows: Sequence[Sample]) -> Chunk:
-        places = {outcome: i for i, outcome in enumerate(OUTCOMES)}
-        keys = self.keys
+    def _chunk(self, rows: Sequence[Brief]) -> Chunk:
+        keys, places = self.keys, _PLACES
         group = [keys.get((s.model, s.workload, s.phase), _UNKNOWN) for s in rows]
         return Chunk(
             group=np.array(group, np.int64),
