@@ -61,10 +61,11 @@ def _rows(file: BinaryIO, name: str, kind: type[Row]) -> Iterator[Row]:
     decoder, before = msgspec.json.Decoder(kind), 0
     for lines in _whole_lines(file, name):
         try:
-            yield from decoder.decode_lines(lines)
+            found = decoder.decode_lines(lines)
         except (msgspec.MsgspecError, RecursionError):
             raise _wrong_line(decoder, lines, name, before) from None
-        before += lines.count(b"\n")
+        before += len(found)
+        yield from found
 
 
 def _wrong_line(

@@ -328,6 +328,23 @@ def test_a_chart_answers_to_pointer_and_keys_alike(open_page):
     assert "TTFT" in chart.locator(".tip").inner_text()
     ring = chart.locator(".ring").bounding_box()
     assert abs(ring["x"] + 5 - box["x"] - 200) < 40, "it is where the pointer is"
+
+    cells = page.locator("#needle-recall .plot")
+    cells.focus()
+    page.wait_for_selector("#needle-recall[data-drawn]")
+    page.keyboard.press("Home")
+    said = page.locator("#needle-recall [role=status]").inner_text()
+    assert re.search(r"; prompt tokens 8k; depth \d+ %; recall \d+ %$", said)
+
+    time = page.locator("#timeline .plot")
+    time.hover()
+    page.wait_for_selector("#timeline[data-drawn]")
+    box = time.bounding_box()
+    seconds = page.locator("#timeline svg text", has_text=re.compile(r"^\d+ s$"))
+    page.mouse.move(box["x"] + 500, box["y"] - 40)
+    axes = seconds.count()
+    page.mouse.move(box["x"] + 500, box["y"] + 60)
+    assert seconds.count() == axes + 1, "one cursor through all rows says where it is"
     assert page.complaints == []
 
 

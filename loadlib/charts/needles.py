@@ -119,7 +119,8 @@ def _panel(one: Grid) -> Drawn:
     ground = base.mark_rect(fill="currentColor", fillOpacity=0.06, stroke="var(--page, #fff)",
                             strokeWidth=2)  # fmt: skip
     missed = base.mark_rect(fill="var(--bad, #b3261e)", stroke=None).encode(
-        fillOpacity=alt.FillOpacity("missed:Q", scale=None)
+        fillOpacity=alt.FillOpacity("missed:Q", scale=None),
+        description=alt.Description("t:N", title="recall"),  # what the page reads off a cell
     )
     text = base.mark_text(fontSize=11, fill="currentColor").encode(text=alt.Text("t:N"))
     name = parts.caption(one.label, max(width, 200))

@@ -24,7 +24,7 @@ Names = dict[str, frozenset[int]]
 
 _COMPOSITIONS = ("concat", "vconcat", "hconcat")
 _SERIES = re.compile(r"var\(--s(\d)")
-_TITLE_END = re.compile(r" \(log|, axis| — |, (?:lower|higher) is|, ms\b| \(linear")
+_TITLE_END = re.compile(r" \(log|;|, axis| — |, (?:lower|higher) is|, ms\b| \(linear")
 _SHAPES = {"circle": "dot", "diamond": "diamond", "square": "bar", "cross": "cross"}
 _READ = ("point", "circle", "square", "line", "area", "rect", "bar", "rule", "tick")
 _FAINT = 0.2  # of what is painted so, and is no series, nobody wants to read a value

@@ -79,8 +79,9 @@ function dress(figure, layer, caption, axes) {
   const labels = layer.loadlib.keys.map((key) => figure.legend[key]).filter((label) => label !== caption);
   const said = ["x", "y"].flatMap((channel) => {
     const { field, type = "quantitative" } = layer.encoding[channel] ?? {};
-    if (!field || type !== "quantitative") return [];
+    if (!field) return [];
     const [title, label] = axes[channel];
+    if (type !== "quantitative") return [`${JSON.stringify(title)}: datum[${JSON.stringify(field)}]`];
     const text = (name) => {
       const value = `datum[${JSON.stringify(name)}]`;
       return label ? `(${label.replaceAll("datum.value", value).replaceAll(".0%", ".1%").replaceAll("'~r'", "'.4~r'")})` : `format(${value}, ',~r')`;
@@ -88,6 +89,8 @@ function dress(figure, layer, caption, axes) {
     const end = layer.encoding[`${channel}2`]?.field;
     return [`${JSON.stringify(title)}: ${text(field)}${end ? ` + ' to ' + ${text(end)}` : ""}`];
   });
+  const more = layer.encoding.description;
+  if (more) said.push(`${JSON.stringify(more.title)}: datum[${JSON.stringify(more.field)}]`);
   const mark = typeof layer.mark === "string" ? { type: layer.mark } : layer.mark;
   const title = JSON.stringify([caption, ...labels].filter(Boolean).join(" · "));
   layer.mark = { ...mark, tooltip: { expr: `{title: ${title}, ${said.join(", ")}}` } };
