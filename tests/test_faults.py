@@ -20,6 +20,7 @@ from locust_driver import Child, Driver, Ended, folders, own_port, served, until
 from simulator_client import counters
 
 from loadlib import shards
+from loadlib.attendance import PATIENCE_S
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +44,9 @@ import signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
 """
+
+
+GRACE_S = 10.0  # `coordinator.GRACE_S`, which wants gevent
 
 
 class Swarm:
@@ -143,7 +147,7 @@ def test_a_paused_worker_a_clock_that_is_off_and_one_that_comes_late(swarm):
     paused.signal(signal.SIGSTOP)
     run.worker()
     master.until(lambda: "came after the start" in master.err)
-    # Time passes for it only while it stands; the others go on and Locust gives it up after 3 s.
+    # Time passes for it only while it stands; the others go on.
     until(passed(5))
     paused.signal(signal.SIGCONT)
     ended = master.wait()
@@ -267,6 +271,21 @@ def test_sigterm_to_the_master_ends_all_of_it_in_order(swarm):
         assert one.summary["verdict"]["status"] == "interrupted"
         assert one.summary["state"] == "interrupted"
     assert gathered.requests() == found
+
+
+def test_who_asks_twice_does_not_wait_for_a_worker_that_stands_still(swarm):
+    run = swarm("[{phase: measure, duration: 60s, arrival: constant, rate: 20/s}]", models=["fast"])
+    paused, other = run.worker(), run.worker()
+    master = run.start(2)
+    run.sends(20)
+    paused.signal(signal.SIGSTOP)
+    master.signal(signal.SIGINT)
+    other.wait()
+    master.signal(signal.SIGINT)
+    ended = master.wait(GRACE_S + PATIENCE_S - 5)
+    paused.signal(signal.SIGKILL)
+    assert ended.code == 130, ended.err
+    assert "is lost" in notice(ended, "left before the end")
 
 
 def test_locust_stops_a_run_without_workers_which_is_no_pass(swarm):

@@ -146,6 +146,7 @@ def test_a_worker_may_join_a_free_run_and_stop_drains_all(driver):
     assert "Traceback" not in second.err
     # Who joins after an Edit is in the row that it opened: rows lie one after the other.
     found = rows(folder)
+    assert len({row["index"] for row in found}) == len(found), "each has numbers of its own"
     assert max(r["intended_ns"] for r in found if r["phase"] == "measure") <= min(
         r["intended_ns"] for r in found if r["phase"] == "measure-2"
     )

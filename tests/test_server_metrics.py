@@ -14,8 +14,7 @@ from loadlib.engine import Load
 from loadlib.server_metrics import KINDS, MAX_BYTES, SERIES, PageError, read
 from loadlib.simulator import prometheus
 
-# In the form each server writes, with numbers of our own; llama.cpp's is a page of the server
-# in tests/real_server.py, unchanged.
+# In the form each server writes, with numbers of our own.
 VLLM = b"""\
 # HELP process_info Python platform information
 # TYPE process_info gauge

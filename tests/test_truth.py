@@ -53,8 +53,8 @@ def measured(base_url: str, folder: Path, client: str) -> Group:
     return summary["groups"][0] | {"user_clock_share": checks["user_clock_share"]}
 
 
-def near(value: float, truth: float) -> bool:
-    return abs(value - truth) <= max(2.0, 0.02 * truth)
+def near(value: float, truth: float, slack_ms: float = 2.0) -> bool:
+    return abs(value - truth) <= max(slack_ms, 0.02 * truth)
 
 
 @pytest.mark.slow
@@ -79,7 +79,9 @@ def test_the_cross_check_agrees_on_every_metric(groups: dict[str, Group]) -> Non
         # Connections are the pool's affair; seconds begin where each run happened to begin.
         if name not in ("connect", "tls", "output_tok_s"):
             assert mine["n"] == theirs["n"], name
-            assert near(mine["p50"], theirs["p50"]), (name, mine["p50"], theirs["p50"])
+            # Headers take the SDK some ms more, and more where the machine is busy.
+            slack_ms = 5.0 if name == "ttfb" else 2.0
+            assert near(mine["p50"], theirs["p50"], slack_ms), (name, mine["p50"], theirs["p50"])
     clocks = {client: group["user_clock_share"] for client, group in groups.items()}
     assert clocks == {"tape": 0.0, "sdk": 1.0}, "and each says which clock it read by"
     for same in ("requests", "outcomes", "tokens"):

@@ -95,7 +95,7 @@ class _Server:
 
     def __init__(self, kind: str) -> None:
         self._control, theirs = socket.socketpair()
-        self._asking = threading.Lock()  # tests start commands in threads; an order is two sends
+        self._asking = threading.Lock()  # threads do, and an order is two sends
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, str(SERVER), kind, str(theirs.fileno())],
@@ -125,6 +125,7 @@ class Warm:
         self, server: _Server, order: dict[str, Any], stdout: Stream, stderr: Stream
     ) -> None:
         self.returncode: int | None = None
+        self._heard = b""
         self._readers: list[_Reader] = []
         with Path(os.devnull).open("rb") as nothing:
             theirs = [nothing.fileno()]
@@ -147,15 +148,15 @@ class Warm:
         return os.fdopen(reading, encoding="utf-8"), writing
 
     def _hear(self, limit_s: float | None) -> str:
-        """A line from the server; raises TimeoutError."""
-        if not select.select([self._told], [], [], limit_s)[0]:
-            raise TimeoutError
-        line = b""
-        while not line.endswith(b"\n"):
+        """The next line from the server: two may come at once. Raises TimeoutError."""
+        while b"\n" not in self._heard:
+            if not select.select([self._told], [], [], limit_s)[0]:
+                raise TimeoutError
             more = self._told.recv(64)
             if not more:
                 raise RuntimeError("the process that starts commands has died; see its stderr")
-            line += more
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
         return line.decode()
 
     def poll(self) -> int | None:

@@ -40,6 +40,7 @@ from loadlib.swarm.yielding import Turns
 log = logging.getLogger(__name__)
 
 GRACE_S = 10.0  # streams in flight at an interruption may still finish this long
+HURRIED_S = 5.0  # … and so long are workers waited for where someone asked twice
 ACK_EVERY_S = 1.0
 
 Tell = Callable[[str, dict[str, Any], str | None], None]
@@ -277,10 +278,11 @@ class Coordinator:
         self.ended.wait()
 
     def hurry(self) -> None:
-        """Someone asked twice: streams in flight are cancelled now."""
+        """Someone asked twice: streams in flight are cancelled now, the dead not waited for."""
         self._hurried = True
         if self.stopping and not self._all_done.is_set():
             self._tell_stop()
+            gevent.spawn_later(HURRIED_S, self._wait_no_more)
 
     def _tell_stop(self) -> None:
         signal = None if self._signal is None else int(self._signal)
@@ -290,10 +292,13 @@ class Coordinator:
 
     def _stop(self) -> None:
         self._tell_stop()
-        self._all_done.wait(GRACE_S + PATIENCE_S)
+        self._all_done.wait(HURRIED_S if self._hurried else GRACE_S + PATIENCE_S)
+        self._wait_no_more()
+        self._conclude()
+
+    def _wait_no_more(self) -> None:
         for source in self.waits_for:
             self.on_gone(source)
-        self._conclude()
 
     def _conclude(self) -> None:
         if self._concluding:

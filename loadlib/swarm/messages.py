@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 import psutil  # type: ignore[import-untyped]
+from locust import runners
 from locust.exception import RPCError
 from locust.runners import MasterRunner, WorkerRunner
 
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SILENT_S = 10.0  # a master not heard for so long is not waited for
+SILENT_S = 10.0  # a master not heard for so long is not waited for …
+LIVENESS = 10  # … nor a worker after so many heartbeats of a second, where Locust waits for 3
 CLOCK_FIRST_S, CLOCK_EVERY_S = 0.1, 2.0
 
 
@@ -77,6 +79,7 @@ class Messages:
         self._out = Path(plugin.options.loadlib_out)
         take = self._runner.register_message
         if isinstance(self._runner, MasterRunner):
+            runners.HEARTBEAT_LIVENESS = LIVENESS
             take("loadlib_clock", self._on_clock)
             take("loadlib_here", self._on_here)
             take("loadlib_begun", self._on_begun)
@@ -129,7 +132,7 @@ class Messages:
         if not isinstance(self._runner, MasterRunner):
             self._plugin.worker.start()
         elif not self._plugin.session.free:  # … and without one at once: told with the start
-            self._runner.send_message("loadlib_go", {})
+            self.tell("loadlib_go", {})
 
     def tell(self, kind: str, data: dict[str, Any], to: str | None = None) -> None:
         """A message to one worker, or to all of them."""
@@ -152,7 +155,7 @@ class Messages:
             "base_url": plugin.simulator.base_url if plugin.simulator else None,
             "about": plugin.coordinator.about() if plugin.coordinator else {},
         }
-        self._runner.send_message("loadlib_start", data, name)
+        self.tell("loadlib_start", data, name)
 
     # -- for the master ------------------------------------------------------------------------
 
@@ -221,7 +224,8 @@ class Messages:
         return {name for name, pid in self._pids.items() if not _runs(pid)}
 
     def _on_here(self, msg: Any, **_kwargs: Any) -> None:
-        """Without a scenario a worker may join a run; divided schedules stay as they are."""
+        """Without a scenario, and so without a budget, a worker may join a run; what is divided
+        stays as it is."""
         name, plugin = str(msg.node_id), self._plugin
         coordinator = plugin.coordinator
         if (theirs := (msg.data or {}).get("version")) != __version__:
@@ -239,7 +243,7 @@ class Messages:
         if name in self._shards:
             self._send_start(name)
             if plugin.has_begun and not plugin.session.free:
-                self._runner.send_message("loadlib_go", {}, name)
+                self.tell("loadlib_go", {}, name)
         else:
             late = f"worker {name} came after the start and has no part in this run"
             coordinator.run.session.notices.append(late)

@@ -17,6 +17,7 @@ from gevent.event import Event
 from locust import events
 from locust import main as locust_main
 from locust.runners import WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 from locust.user.task import filter_tasks_by_tags
 
 from loadlib import keys, report
@@ -245,6 +246,8 @@ class Plugin:
             self.coordinator.end(self._signals.got)
         elif self.worker is not None:
             self.worker.leave(GRACE_S)
+        if self.options.csv_prefix:  # Locust writes it once a second, and not once more at the end
+            gevent.sleep(1.5 * CSV_STATS_INTERVAL_SEC)
         self.opening.stop()
 
     def take_part(self, shard: Shard, send: Send, outbox: Outbox, offset_ns: int) -> None:

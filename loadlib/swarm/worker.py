@@ -46,6 +46,7 @@ DRAIN_EVERY_S = 1.0
 # which takes 5 ms. Young ones, 0.1 ms each, find nearly all there is to find.
 GC_THRESHOLDS = (700, 10, 50)
 CUT_S = 2.0  # so long may requests take to be cut off
+NUMBERS = 1 << 32  # so many requests of one process have numbers of their own
 FREE_PHASE = "measure"  # the one phase of a run whose load Locust decides
 MEET_AGAIN_S = 2.0  # a worker that waits for the others says so this often
 _Request = tuple[str, str, int, int]
@@ -124,7 +125,8 @@ class Worker:
         )
         self._tickets: dict[Call, Ticket] = {}
         self._refused: dict[_Request, Outcome] = {}  # while they wait to be tried again
-        self._numbers = itertools.count(shard.index, shard.count)
+        # Without a schedule to divide: a range of numbers each, which no later worker shares.
+        self._numbers = itertools.count(shard.index * NUMBERS)
         self._ordinals: dict[tuple[str, str], itertools.count[int]] = {}
         self._course = Course()
         self._left = False  # its own process was told to end, not the run
@@ -146,7 +148,7 @@ class Worker:
         try:
             self.client.warm()
             # Vocabularies and paragraphs are loaded and counted on first use (0.4 s), pictures
-            # drawn (2 s): beside the hub, for the master gives up on who is silent for 3 s.
+            # drawn (2 s): beside the hub, so that the master goes on hearing of this process.
             gevent.get_hub().threadpool.apply(self._warm_workloads)
         except Exception as error:  # the others would wait for this one
             log.exception("cannot begin")
@@ -355,7 +357,7 @@ class Worker:
     def next_prompt(self, model: str, workload: str) -> Prompt:
         """The next prompt of a workload, where no arrival brought one."""
         numbers = self._ordinals.setdefault(
-            (model, workload), itertools.count(self._shard.index, self._shard.count)
+            (model, workload), itertools.count(self._shard.index * NUMBERS)
         )
         return self.plan.workloads[workload].prompt(self.session.models[model], next(numbers))
 
