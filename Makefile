@@ -2,6 +2,7 @@
 # make test        every test, two files at a time (WORKERS=1: one), then those that measure time;
 #                  the browser and real-server parts skip where they cannot run
 # make demo-real   a real llama.cpp server, real conversations (DATA=file for your own)
+# make example     scenarios/example.yaml again, for reports/example and the picture in README
 # make lint        ruff and mypy
 # make audit       known weaknesses of the pinned packages, where the advisory service can be reached
 # Each makes its own virtual environment when it is missing.
@@ -13,7 +14,7 @@ BIN    := $(VENV)/bin
 # Processes by the hundred start here: each would compile the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test demo-real lint audit clean
+.PHONY: demo test demo-real example lint audit clean
 .DEFAULT_GOAL := test
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -36,6 +37,9 @@ test: $(VENV)/.installed-real
 
 demo-real: $(VENV)/.installed-real
 	DATA='$(DATA)' $(BIN)/python tests/demo_real.py
+
+example: $(VENV)/.installed
+	$(BIN)/python tests/example.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

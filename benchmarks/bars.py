@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from benchmarks import processes
+from benchmarks import million, processes
 from benchmarks.arithmetic import EVENTS, Shape, Spread, slope
 from benchmarks.lab import LOADLIB, FloorRun, Lab, LoadlibRun
 from benchmarks.processes import MeasurementError, burner
@@ -451,4 +451,5 @@ BARS: dict[str, Callable[[Bench], Iterable[Row]]] = {
     "start-up": start_up,
     "simulator": simulator,
     "report": report,
+    "report-million": lambda bench: million.report(bench.lab),
 }

@@ -98,6 +98,12 @@ class Answer:
         return "".join("".join(pieces) for pieces in (*self.parts.values(), *calls))
 
     @property
+    def longest_gap_ns(self) -> int | None:
+        """The longest silence between two content events; None where there are no two."""
+        events = self.event_ns
+        return int((events[1:] - events[:-1]).max()) if len(events) > 1 else None
+
+    @property
     def complete(self) -> bool:
         """Whether the answer has an end the server meant."""
         return self.done or self.finish_reason is not None

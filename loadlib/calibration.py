@@ -6,7 +6,6 @@ entry per machine and number of processes, and is read again before a run.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from loadlib import __version__, lengths, provenance
-from loadlib.folder import encode_json, write_atomically
+from loadlib.folder import cache_home, encode_json, write_atomically
 from loadlib.scenario import Phase, Scenario
 from loadlib.summary import CheckStatus
 from loadlib.workloads import CappedSpec
@@ -134,9 +133,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True):
 
 def default_path() -> Path:
     """`$XDG_CACHE_HOME/loadlib/calibration.json`, by default in `~/.cache`."""
-    # The XDG specification: a path that is not absolute is to be ignored.
-    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (home if home.is_absolute() else Path("~/.cache").expanduser()) / "loadlib" / FILE
+    return cache_home() / FILE
 
 
 def read(path: Path | None = None) -> tuple[Calibration, ...]:

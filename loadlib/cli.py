@@ -317,9 +317,14 @@ def _open(scenario: str | None, given: dict[str, Any]) -> Session:
               help="Merge the shard files of workers into a new run folder.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path),
               help="With --from-shards: the folder for it.")  # fmt: skip
+@click.option("--static", is_flag=True, help="Leave out all scripts: a page to read, not to use.")
+@click.option("--embed-samples", "embed", type=click.IntRange(0, 10), default=0, metavar="N",
+              help="Show N single requests of each kind and group.")  # fmt: skip
 @click.option("--so-far", is_flag=True,
               help="Print the page of a run that goes on; write nothing.")  # fmt: skip
-def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None, so_far: bool) -> int:
+def report(
+    *, folders: Sequence[Path], from_shards: bool, out: Path | None, so_far: bool, **page: Any
+) -> int:
     """Make the pages of a run folder again; also of one that was killed."""
     from loadlib import report as pages
 
@@ -334,9 +339,9 @@ def report(*, folders: Sequence[Path], from_shards: bool, out: Path | None, so_f
     elif len(folders) > 1 or out is not None:
         raise UsageError("one run folder, and no --out, without --from-shards")
     if so_far:
-        _say(pages.so_far(folders[0]))
+        _say(pages.so_far(folders[0], **page))
         return ExitCode.PASS
-    for path in pages.write(folders[0]):
+    for path in pages.write(folders[0], **page):
         _say(path)
     return ExitCode.PASS
 

@@ -319,7 +319,7 @@ class Client:
             second_token_ns=int(events[1]) if len(events) > 1 else None,
             last_token_ns=int(events[-1]) if len(events) else None,
             end_ns=end_ns, status=tape.status, finish_reason=self._word(answer.finish_reason),
-            events=len(events), coalesced=answer.coalesced,
+            events=len(events), coalesced=answer.coalesced, longest_gap_ns=answer.longest_gap_ns,
             connect_ns=tape.connect_ns, tls_ns=tape.tls_ns, conn_reused=tape.conn_reused,
             request_id=self._word(tape.headers.get("x-request-id"), limit=100),
             retry_after_ms=None if is_good(tape) else _asked_to_wait_ms(tape),

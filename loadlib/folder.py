@@ -94,6 +94,14 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
+def cache_home() -> Path:
+    """`$XDG_CACHE_HOME/loadlib`, by default in `~/.cache`. Raises RuntimeError where nobody has
+    a home."""
+    # The XDG specification: a path that is not absolute is to be ignored.
+    home = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (home if home.is_absolute() else Path("~/.cache").expanduser()) / "loadlib"
+
+
 def encode_json(value: Any) -> bytes:
     """Indented JSON with a newline at its end."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"

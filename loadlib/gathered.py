@@ -20,9 +20,10 @@ from loadlib.metrics import CATALOGUE, SCALE, Metric
 from loadlib.quality import Flaw
 from loadlib.sample import Outcome, Sample
 from loadlib.slo import Objective
-from loadlib.summary import Quality
+from loadlib.summary import Failure, Quality
 
 _MOST_VARIANTS = 100
+_MOST_CAUSES = 100
 _AT_ONCE = 4096  # values recorded in one go
 _NO_EVENTS = np.zeros(0, np.int64)
 
@@ -86,6 +87,33 @@ class Checked:
 
 
 @dataclass(slots=True)
+class Broken:
+    """Requests that failed for one cause."""
+
+    n: int = 0
+    after_first_token: int = 0
+    output: int | None = None
+    cost: float | None = None
+
+    def add(self, sample: Sample) -> None:
+        """Take one of them into account."""
+        self.n += 1
+        self.after_first_token += sample.first_token_ns is not None
+        self.output = _plus(self.output, sample.output_tokens)
+        if sample.cost_usd is not None:
+            self.cost = (self.cost or 0.0) + sample.cost_usd
+
+    def failure(self) -> Failure:
+        """What is known of them."""
+        return Failure(
+            n=self.n,
+            after_first_token=self.after_first_token,
+            output_tokens=self.output,
+            cost_usd=self.cost,
+        )
+
+
+@dataclass(slots=True)
 class Gathered:
     """What can only be known from the single requests of a group."""
 
@@ -109,6 +137,7 @@ class Gathered:
     coalesced: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
+    broken: dict[str, Broken] = field(default_factory=dict)
     buckets: dict[int, Bucket] = field(default_factory=dict)
     said: int | None = None  # output tokens of answers that ended ok
     said_known: bool = True
@@ -144,6 +173,11 @@ class Gathered:
             known = sample.variant in self.variants
             if known or len(self.variants) < _MOST_VARIANTS:
                 self.variants.setdefault(sample.variant, Checked()).add(sample)
+        if sample.outcome.failed and not sample.retried:
+            what = "/".join(filter(None, (sample.outcome.value, sample.cause)))
+            if what not in self.broken and len(self.broken) >= _MOST_CAUSES:
+                what = sample.outcome.value  # a server may make up a cause for each
+            self.broken.setdefault(what, Broken()).add(sample)
         if sample.error and (sample.error in self.errors or len(self.errors) < 1000):
             self.errors[sample.error] += 1
 

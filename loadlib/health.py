@@ -28,7 +28,7 @@ MERGED_LIMIT = USER_CLOCK_LIMIT = 0.01  # of the reads: below, no p99 hangs on t
 
 RESPONSE_CLOCK = ("ttfb", "ttft", "ttfo", "ttfc", "e2e")
 SENT_CLOCK = ("sent_ttfb", "sent_ttft", "sent_ttfo", "sent_ttfc", "sent_e2e")
-BETWEEN = ("ttst", "icl", "tpot", "output_tok_s_user")
+BETWEEN = ("ttst", "icl", "stall", "tpot", "output_tok_s_user")
 STAMPED = (*RESPONSE_CLOCK, *SENT_CLOCK, *BETWEEN)
 
 

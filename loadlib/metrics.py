@@ -133,6 +133,15 @@ _ROWS = (
         per_request=False,
     ),
     Metric(
+        "stall",
+        "ms",
+        "lower",
+        "longest gap within a stream",
+        "longest gap between successive content events of one stream",
+        _duration("longest_gap_ns"),
+        everywhere=False,
+    ),
+    Metric(
         "tpot",
         "ms",
         "lower",

@@ -158,6 +158,18 @@ def read_log(folder: Path, name: str) -> Iterator[hlog.Entry]:
             raise DataError(redact(str(error)), file=str(folder / name)) from None
 
 
+def sum_log(folder: Path, name: str) -> dict[Key, Histogram]:
+    """All intervals of each group of a log file as one. Raises as `read_log` does."""
+    sums: dict[Key, Histogram] = {}
+    with opened(folder, name) as raw:
+        try:
+            for sums in hlog.add_up(_log_lines(raw)):
+                check_extent(len(sums), 0, 0, str(folder / name))
+        except ValueError as error:
+            raise DataError(redact(str(error)), file=str(folder / name)) from None
+    return sums
+
+
 def _log_lines(file: BinaryIO) -> Iterator[str]:
     while line := file.readline(MAX_LOG_LINE):
         if len(line) == MAX_LOG_LINE:

@@ -39,7 +39,7 @@ from loadlib.metrics import CATALOGUE
 from loadlib.provenance import environment
 from loadlib.recorder import NS, Interval, Key, Totals
 from loadlib.redact import redact, redact_argv
-from loadlib.sample import Sample
+from loadlib.sample import Brief, Sample
 from loadlib.server_record import Scrape
 from loadlib.server_targets import Target
 from loadlib.summarise import SYSTEM_RATE, Window, system_rate
@@ -267,6 +267,11 @@ class Run:
         if path.exists():
             yield from rows.read(path)
 
+    def brief(self) -> Iterator[Brief]:
+        """As `samples`, with less of each in a third of the time."""
+        path = self.path / REQUESTS
+        return rows.read_brief(path) if path.exists() else iter(())
+
     def server(self) -> list[Scrape]:
         """Every scrape of the servers' own metrics, in the order of the file.
 
@@ -284,9 +289,10 @@ class Run:
         return series.read(text, str(path))
 
     def _read_log(self, metric: str) -> dict[Key, Histogram]:
-        found: dict[Key, Histogram] = {}
-        for entry in self.intervals(metric):
-            found.setdefault(entry.key, Histogram()).merge(entry.histogram)
+        if metric not in CATALOGUE:
+            raise UsageError(f"unknown metric {metric!r}")
+        name = _log_name(metric)
+        found = recover.sum_log(self.path, name) if (self.path / name).exists() else {}
         if self._recovered is not None and metric != "icl":  # rows know what a torn log does not
             found |= self._recovered.histograms(metric)
         return found

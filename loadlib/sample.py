@@ -80,6 +80,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
     events: Count = 0  # content events of the stream
     coalesced: Count = 0  # … that shared a network read with an earlier one
+    longest_gap_ns: Ns | None = None  # between two successive ones; None where there are no two
     connect_ns: Ns | None = None  # duration of TCP connect; None on a reused connection
     tls_ns: Ns | None = None  # duration of the TLS handshake, likewise
     conn_reused: bool | None = None
@@ -128,3 +129,21 @@ INSTANTS = (
     "last_token_ns",
     "end_ns",
 )
+
+
+class Brief(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What charts read of an attempt; all else in its line is passed over. See `Sample`."""
+
+    phase: str
+    model: str
+    workload: str
+    outcome: Outcome
+    intended_ns: Ns
+    sent_ns: Ns | None = None
+    first_token_ns: Ns | None = None
+    last_token_ns: Ns | None = None
+    end_ns: Ns
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    retried: bool = False

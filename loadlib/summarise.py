@@ -166,6 +166,7 @@ def group(
         events=mine.events or None,
         coalesced=mine.coalesced if mine.events else None,
         causes=dict(mine.causes.most_common()),
+        failures={what: mine.broken[what].failure() for what in sorted(mine.broken)},
         errors=dict(mine.errors.most_common(_TOP_ERRORS)),
         prompt_lengths=tuple(_length(bits, b) for bits, b in sorted(mine.buckets.items())),
         asked_tokens=mine.asked,

@@ -126,6 +126,18 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     variants: dict[str, Quality] = {}
 
 
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests that failed for one cause, and what of their answers had come by then.
+
+    Tokens and cost are of those that are known; None where none is.
+    """
+
+    n: int
+    after_first_token: int = 0
+    output_tokens: int | None = None
+    cost_usd: float | None = None
+
+
 class LengthBucket(msgspec.Struct, frozen=True, kw_only=True):
     """TTFT of the requests whose prompt had between `low` and `high` (exclusive) tokens."""
 
@@ -164,6 +176,7 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     events: int | None = None  # content events of the streams
     coalesced: int | None = None  # … that shared a network read, and its instant, with an earlier
     causes: dict[str, int] = {}  # "timeout/first_token": 3
+    failures: dict[str, Failure] = {}  # by the same words; without a cause by the outcome
     errors: dict[str, int] = {}  # example texts (redacted), the most frequent 20
     prompt_lengths: tuple[LengthBucket, ...] = ()
     asked_tokens: int | None = None  # sums over requests that asked for a length

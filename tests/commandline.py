@@ -12,7 +12,7 @@ from pathlib import Path
 
 import warm
 
-NO_CACHE = str(Path(tempfile.gettempdir()) / "loadlib-has-no-cache-in-tests")
+NO_CACHE = str(Path(tempfile.gettempdir()) / "loadlib-cache-of-tests")
 WITH_PAGE = {"LOADLIB_NO_REPORT": "no"}  # `environment` leaves it out: it is half of a short run
 _SILENT = ("= locust ", "! ")  # the equal Locust line, and remarks: neither is an error
 

@@ -20,11 +20,15 @@ from server_fixtures import with_servers
 
 from loadlib.health import Readings, judge
 from loadlib.metrics import CATALOGUE, QUANTILES
+from loadlib.recorder import SECOND_FIELDS, spread_tokens
+from loadlib.sample import Outcome, Sample
+from loadlib.series import rows as series_rows
 from loadlib.server_record import Scrape
 from loadlib.server_targets import Target
 from loadlib.summary import (
     Bracket,
     Cost,
+    Failure,
     Gate,
     Goodput,
     Group,
@@ -63,6 +67,7 @@ class FakeRun:
     summary: Summary
     recorded: dict[tuple[str, str, str, str], np.ndarray] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    attempts: list[Sample] = field(default_factory=list)
     manifest: dict[str, Any] = field(default_factory=dict)
     scrapes: list[Scrape] = field(default_factory=list)
 
@@ -74,6 +79,9 @@ class FakeRun:
 
     def seconds(self) -> Iterator[dict[str, Any]]:
         yield from self.rows
+
+    def brief(self) -> Iterator[Sample]:  # a Brief and more
+        yield from self.attempts
 
 
 def spread(median: float, sigma: float, n: int, twist: int = 0) -> np.ndarray:
@@ -166,6 +174,7 @@ def _group(
 ) -> Group:  # fmt: skip
     long = workload.startswith("long")
     lengths = [x for x in LENGTHS if speed.window is None or x < speed.window] if long else [420]
+    lengths = [128_000] if workload == "long-128k" else lengths
     failed = n if fail_share >= 1 else round(n * fail_share)
     ok = n - failed
     tokens = np.array([lengths[i % len(lengths)] for i in range(ok)], dtype=float)
@@ -180,8 +189,10 @@ def _group(
     out = 64 if long else 128
     e2e = ttft + (out - 1) / speeds * 1000 if ok else np.empty(0)
     icl = spread(1000 / speed.tok_s, 0.4, ok * 4, twist) if ok else np.empty(0)
+    gaps = icl.reshape(ok, 4) if ok else np.empty((0, 4))
+    stall = gaps.max(axis=1, initial=0) * np.where(np.arange(ok) % 97 == 13, 30, 1)
     read = {
-        "ttfb": ttft - 1, "ttft": ttft, "ttfo": ttft, "icl": icl, "e2e": e2e,
+        "stall": stall, "ttfb": ttft - 1, "ttft": ttft, "ttfo": ttft, "icl": icl, "e2e": e2e,
         "tpot": 1000 / speeds if ok else np.empty(0), "sent_ttfb": sent - 1, "sent_ttft": sent,
         "sent_e2e": e2e - lag, "arrival_lag": lag, "output_tok_s_user": speeds,
     }  # fmt: skip
@@ -189,10 +200,8 @@ def _group(
     for metric, values in read.items():
         run.recorded[model, workload, phase, metric] = np.round(values * 1000)
         metrics[metric] = stats_of(values, CATALOGUE[metric].unit)
-    dice = random.Random(twist)  # its numbers are the same in every version of Python
-    arrivals = np.array([dice.random() * seconds for _ in range(ok)])
-    _second_rows(run, model, workload, phase, arrivals + ttft / 1000, e2e / 1000, out, begin,
-                 seconds)  # fmt: skip
+    _rows_of(run, model, workload, phase, begin, seconds, twist, tokens, ttft, lag, e2e, speeds,
+             stall, out, failed)  # fmt: skip
     good = int((ttft < (20_000 if long else 800)).sum())
     price = speed.price
     cost = None if price is None else float(tokens.sum() * price[0] + ok * out * price[1]) / 1e6
@@ -205,6 +214,12 @@ def _group(
         requests=Requests(scheduled=n, sent=n, ok=ok, failed=failed, throttled=failed // 2),
         outcomes={k: v for k, v in {"ok": ok, "throttled": failed // 2,
                   "timeout": failed - failed // 2}.items() if v},
+        failures={k: v for k, v in {
+            "throttled/rpm": Failure(n=failed // 2),
+            "timeout/first_token": Failure(n=failed - failed // 2 - failed // 5),
+            "timeout/idle": Failure(n=failed // 5, after_first_token=failed // 5,
+                                    output_tokens=17 * (failed // 5), cost_usd=0.002),
+        }.items() if v.n},
         causes={k: v for k, v in {"throttled/rpm": failed // 2,
                 "timeout/first_token": failed - failed // 2}.items() if v},
         errors={"429 rate limit reached for requests per minute": failed // 2,
@@ -235,16 +250,26 @@ def _quality(checked: int, passed: int, *, long: bool) -> Quality:
         empty = checked - passed
         return Quality(checked=checked, passed=passed, share=share, ci95=interval,
                        flaws={"empty": empty} if empty else {})  # fmt: skip
-    near, far = checked // 2, checked - checked // 2
     wrong = checked - passed
-    depths = {
-        "depth 0 %": Quality(checked=near, passed=near, share=1.0, ci95=(0.92, 1.0), score=1.0),
-        "depth 50 %": Quality(checked=far, passed=far - wrong, share=1 - wrong / far,
-                              ci95=(0.86, 0.98), score=0.97, flaws={"wrong": wrong}),
-    }  # fmt: skip
     return Quality(checked=checked, passed=passed, share=share, ci95=interval,
                    score=0.985, flaws={"truncated": wrong // 2, "wrong": wrong - wrong // 2},
-                   variants=depths)  # fmt: skip
+                   variants=_needles(checked, wrong))  # fmt: skip
+
+
+def _needles(checked: int, wrong: int) -> dict[str, Quality]:
+    """By length and depth, as long_context names its prompts; what is wrong is so in the middle."""
+    names = [f"{length} depth {depth} %" for length in ("8k", "32k", "128k") for depth in
+             (0, 25, 50, 75, 100)]  # fmt: skip
+    found = {}
+    for i, name in enumerate(names):
+        n = checked // len(names) + (i < checked % len(names))
+        bad = min(n, wrong) if name == "32k depth 50 %" else 0
+        if n:
+            share = 1 - bad / n
+            found[name] = Quality(checked=n, passed=n - bad, share=share, score=share,
+                                  ci95=(max(0.0, share - 0.2), 1.0),
+                                  flaws={"wrong": bad} if bad else {})  # fmt: skip
+    return found
 
 
 def _buckets(tokens: np.ndarray, ttft: np.ndarray, failed: int) -> tuple[LengthBucket, ...]:
@@ -261,23 +286,59 @@ def _buckets(tokens: np.ndarray, ttft: np.ndarray, failed: int) -> tuple[LengthB
     return tuple(found)
 
 
-def _second_rows(
-    run: FakeRun, model: str, workload: str, phase: str, first: np.ndarray, total: np.ndarray,
-    out: int, begin: int, seconds: int,
+def _rows_of(
+    run: FakeRun, model: str, workload: str, phase: str, begin: int, seconds: int, twist: int,
+    tokens: np.ndarray, ttft: np.ndarray, lag: np.ndarray, e2e: np.ndarray, speeds: np.ndarray,
+    stall: np.ndarray, out: int, failed: int,
 ) -> None:  # fmt: skip
-    length = seconds + 60
-    tokens = np.zeros(length)
-    for start, whole in zip(first, total, strict=True):
-        at = start + np.arange(out) * (max(whole, 0.2) / out)
-        np.add.at(tokens, np.minimum(at.astype(int), length - 1), 1)
-    for second in range(length):
-        if second < seconds or tokens[second]:
-            run.rows.append({
-                "second": begin + second, "phase": phase, "model": model, "workload": workload,
-                "scheduled": int(second < seconds), "sent": int(second < seconds), "ended": 0,
-                "ok": 0, "failed": 0, "in_flight": 3,
-                "output_tokens": int(tokens[second]), "input_tokens": 0,
-            })  # fmt: skip
+    """The attempts of a group, ok and failed ones mixed, and the counters of their seconds."""
+    dice = random.Random(twist)  # its numbers are the same in every version of Python
+    ok, at = len(ttft), []
+    for i in range(ok + failed):
+        start = (begin * 10**9) + int(dice.random() * seconds * 1e9)
+        same = {"index": i, "phase": phase, "model": model, "workload": workload,
+                "intended_ns": start}  # fmt: skip
+        if i >= ok:
+            throttled = i - ok < failed // 2
+            at.append(Sample(
+                **same, outcome=Outcome.THROTTLED if throttled else Outcome.TIMEOUT,
+                cause="rpm" if throttled else "first_token", sent_ns=start + 1_000_000,
+                end_ns=start + (30_000_000 if throttled else 60_000_000_000),
+                asked_tokens=int(tokens[-1]) if ok else 420,
+            ))  # fmt: skip
+            continue
+        first = start + int(ttft[i] * 1e6)
+        at.append(Sample(
+            **same, outcome=Outcome.OK, sent_ns=start + int(lag[i] * 1e6), first_byte_ns=first,
+            first_token_ns=first, last_token_ns=first + int((out - 1) / speeds[i] * 1e9),
+            end_ns=start + int(e2e[i] * 1e6), input_tokens=int(tokens[i]), output_tokens=out,
+            events=out, longest_gap_ns=int(stall[i] * 1e6),
+        ))  # fmt: skip
+    run.attempts += sorted(at, key=lambda sample: sample.end_ns)
+    counted: dict[int, list[int]] = {}
+    for sample in at:
+        _count(counted, sample)
+    run.rows += series_rows({(second, (model, workload, phase)): row
+                             for second, row in counted.items()})  # fmt: skip
+
+
+def _count(counted: dict[int, list[int]], sample: Sample) -> None:
+    """As the recorder does."""
+
+    def second(instant_ns: int) -> list[int]:
+        return counted.setdefault(instant_ns // 10**9, [0] * len(SECOND_FIELDS))
+
+    second(sample.intended_ns)[0] += 1
+    second(sample.sent_ns or 0)[1] += 1
+    end = second(sample.end_ns)
+    end[2] += 1
+    end[3] += sample.outcome is Outcome.OK
+    end[4] += sample.outcome is not Outcome.OK
+    if sample.outcome is Outcome.OK:
+        events = np.linspace(sample.first_token_ns, sample.last_token_ns, sample.events)
+        for at, tokens in spread_tokens(sample, events.astype(np.int64)):
+            second(at * 10**9)[5] += tokens
+        second(sample.first_token_ns)[6] += sample.input_tokens
 
 
 def _warm_rows(run: FakeRun, models: Mapping[str, Speed], workloads: tuple[str, ...]) -> None:
@@ -469,6 +530,29 @@ def many() -> FakeRun:
     return judged(build("many", models=models, seconds=60))
 
 
+def crowd() -> FakeRun:
+    """Forty groups, more than a page shows: the last sixteen are the least busy."""
+    import msgspec
+
+    speeds = list(SPEEDS.values())
+    models = {f"model-{i:02d}": speeds[i % 6] for i in range(40)}
+    run = judged(build("crowd", models=models, workloads=("chat",), seconds=10))
+    groups = tuple(
+        msgspec.structs.replace(
+            g, requests=msgspec.structs.replace(g.requests, scheduled=100 - i, dropped=60 - i)
+        )
+        for i, g in enumerate(run.summary.groups)
+    )
+    run.summary = msgspec.structs.replace(run.summary, groups=groups)
+    return run
+
+
+def only_128k() -> FakeRun:
+    """Prompts of 128k tokens and nothing else."""
+    two = {k: SPEEDS[k] for k in ("gpt-4o", "gemini-1.5-flash")}
+    return judged(build("only-128k", models=two, workloads=("long-128k",), seconds=60))
+
+
 def interrupted() -> FakeRun:
     """Stopped by Ctrl-C, closed loop, an unpriced endpoint of one's own."""
     own = {"local": Speed(90, 3000, 41, None, 8192)}
@@ -507,8 +591,8 @@ def replicas() -> FakeRun:
 
 FIXTURES = {
     make.__name__: make
-    for make in (full, passing, small, steps, nothing, single, all_failed, many, interrupted,
-                 hostile, replicas)
+    for make in (full, passing, small, steps, nothing, single, all_failed, many, crowd, only_128k,
+                 interrupted, hostile, replicas)
 }  # fmt: skip
 
 

@@ -125,6 +125,13 @@ def test_events_of_one_read_are_counted_as_coalesced() -> None:
     assert answer.coalesced == 2
 
 
+def test_the_longest_silence_of_a_stream() -> None:
+    assert read(sse(ROLE, A), sse(B), sse(ROLE), sse(A, B), sse(STOP)).longest_gap_ns == 20
+    assert read(sse(A, B)).longest_gap_ns == 0, "two in one read: none that anyone saw"
+    assert read(sse(ROLE, A), sse(DONE)).longest_gap_ns is None, "one event has no gap"
+    assert read().longest_gap_ns is None
+
+
 def test_texts_by_kind() -> None:
     answer = read(
         sse(delta(reasoning_content="hm ")), sse(delta(reasoning="ok")), sse(A, B),

@@ -99,6 +99,21 @@ def test_report_makes_the_pages_again(folder):
     assert [page.read_bytes() for page in pages][1:] == before[1:]
 
 
+def test_a_static_report_has_no_script_and_single_requests_are_shown_where_asked(folder):
+    page = folder / "report.html"
+    assert b"<script" in page.read_bytes()
+    done = loadlib("report", folder, "--static", "--embed-samples", "2")
+    assert done.code == 0, done.err
+    text = page.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "script-src" not in text
+    assert 'id="requests"' in text
+    assert "typical" in text
+    refused = loadlib("report", folder, "--embed-samples", "11")
+    assert refused.code == 2
+    assert "11" in refused.err
+
+
 def test_a_failed_gate_is_5_and_the_baseline_is_shown_beside(tmp_path, folder, constant):
     steady = [{"name": "steady", "base_url": constant.base_url}]  # whose first token takes 60 ms
     path = scenario(tmp_path, models=steady, target=None,

@@ -274,7 +274,7 @@ def test_no_machine_and_no_registry_is_named(name):
 
 
 def test_the_picture_is_small_enough():
-    assert (DOCS / "report.png").stat().st_size < 400_000
+    assert (DOCS / "report.png").stat().st_size < 300_000
 
 
 def test_decisions_are_short_and_complete():

@@ -36,7 +36,7 @@ LAYERS: tuple[str, ...] = (
         "limits_planned json_check ledger shards lastword attendance masterclock scenario_server "
         "server_metrics server_record server_targets server_summary gathered lately"
     ),
-    "gates verdict expectations compare brevity conclude charts findings live lights",
+    "gates verdict expectations compare ranking brevity conclude charts findings live lights",
     "swarm client transport wire simulator report calibrate probe gather",
     "launch",
     "cli",

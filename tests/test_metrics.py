@@ -50,6 +50,14 @@ STREAM = {
         ("sent_ttft", STREAM, [], [97_000], "from the first byte sent: what other tools say"),
         ("sent_ttfb", STREAM, [], [87_000], "likewise"),
         ("ttst", STREAM, [], [20_000], "second token minus first"),
+        (
+            "stall",
+            STREAM | {"longest_gap_ns": 45 * MS},
+            [],
+            [45_000],
+            "the longest silence of a stream",
+        ),
+        ("stall", STREAM, [100, 120], [], "of one token, or in one piece: none, not 0"),
         ("e2e", STREAM, [], [485_000], "the end of the body, not the last token"),
         ("sent_e2e", STREAM, [], [482_000], "from sent"),
         ("arrival_lag", STREAM, [], [3_000], "sent minus intended"),
@@ -164,7 +172,9 @@ def test_a_sample_is_moved_whole():
     dropped = sample(outcome=Outcome.DROPPED, end_ns=5).shifted(10**18)
     assert dropped.sent_ns is None, "what never happened has no instant"
     instants = [f for f in Sample.__struct_fields__ if f.endswith("_ns")]
-    assert set(instants) - set(INSTANTS) == {"connect_ns", "tls_ns"}, "durations stay"
+    assert set(instants) - set(INSTANTS) == {"connect_ns", "tls_ns", "longest_gap_ns"}, (
+        "durations stay"
+    )
 
 
 def test_a_line_of_the_file_is_a_sample():

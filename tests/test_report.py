@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import itertools
@@ -16,6 +17,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from altair.utils.schemapi import debug_mode
+from pictures import drawn_once
 from record_samples import KEY, MS, events, sample
 from report_fixtures import FIXTURES, SPEEDS, build, gate, judged
 from rich.cells import cell_len
@@ -28,7 +30,7 @@ from loadlib.compare import compare
 from loadlib.health import Readings, judge
 from loadlib.metrics import CATALOGUE
 from loadlib.recorder import Recorder, Totals
-from loadlib.report import delivery, health, html, junit, markdown, terminal, view
+from loadlib.report import delivery, health, html, junit, markdown, terminal, tiles, view
 from loadlib.report.words import STATUS_ICONS
 from loadlib.sample import Outcome
 from loadlib.summarise import Window, summarise
@@ -47,6 +49,7 @@ HERE = Path(__file__).parent
 NAMES = sorted(FIXTURES)
 UPDATE = os.environ.get("LOADLIB_UPDATE_GOLDEN") == "1"
 VOID = {"meta", "link", "br", "img", "input", "hr"}
+RAW = re.compile(r"(<script[^>]*>).*?</script>", re.DOTALL)
 
 
 class Page(HTMLParser):
@@ -82,8 +85,20 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def pages():
-    return {name: html.render(make()) for name, make in FIXTURES.items()}
+def pages(tmp_path_factory):
+    with drawn_once(tmp_path_factory):
+        return {name: html.render(make()) for name, make in FIXTURES.items()}
+
+
+@pytest.fixture(scope="module")
+def static(tmp_path_factory):
+    with drawn_once(tmp_path_factory):
+        return {name: html.render(FIXTURES[name](), static=True) for name in ("full", "many")}
+
+
+def said(page: str) -> str:
+    """The page without what stands in its scripts."""
+    return RAW.sub(r"\1</script>", page)
 
 
 @pytest.fixture(autouse=True)
@@ -103,25 +118,67 @@ def test_page_is_well_formed_and_every_id_is_unique(pages, name):
     assert set(targets) <= set(page.ids)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_page_loads_nothing_and_runs_nothing(pages, name):
-    text = pages[name]
+def policy(page: Page) -> dict[str, str]:
+    (text,) = (a["content"] for a in page.all("meta") if "http-equiv" in a)
+    return dict(rule.split(" ", 1) for rule in text.split("; "))
+
+
+CLOSED = {
+    "default-src": "'none'", "style-src": "'unsafe-inline'", "img-src": "data:",
+    "base-uri": "'none'", "form-action": "'none'",
+}  # fmt: skip
+
+
+def check_that_nothing_is_loaded(text: str) -> Page:
     page = Page(text)
-    policy = [a["content"] for a in page.all("meta") if "http-equiv" in a]
-    assert policy == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
-    assert not page.all("script")
-    assert not page.all("link")
-    assert not page.all("img")
-    addresses = set(re.findall(r"https?://[^\s\"'<)]+", text))
-    assert addresses <= {"http://www.w3.org/2000/svg", "http://127.0.0.1:8400"}
-    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on")]
+    assert not [tag for tag in ("link", "img", "iframe", "object", "base") if page.all(tag)]
+    assert not [a for _, attrs in page.tags for a in attrs if a.startswith("on") or a == "src"]
+    addresses = set(re.findall(r"(?:https?:)?//[\w.-]+\.[a-z]{2,}[^\s\"'<)]*", said(text)))
+    assert addresses <= {"http://www.w3.org/2000/svg"}
     assert "@import" not in text
-    assert "url(" not in text.replace("url(#", "")
+    assert "url(" not in said(text).replace("url(#", "")
+    return page
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_loads_nothing_and_runs_its_own_scripts_only(pages, name):
+    page = check_that_nothing_is_loaded(pages[name])
+    rules = policy(page)
+    assert {k: v for k, v in rules.items() if k != "script-src"} == CLOSED
+    assert [a.get("type") for a in page.all("script")] == [
+        "application/json",
+        "application/octet-stream",
+        "application/octet-stream",
+        None,
+    ]
+    (own,) = re.findall(r"<script>(.*?)</script>", pages[name], re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(own.encode()).digest()).decode()
+    assert rules["script-src"].split()[0] == f"'sha256-{digest}'"
+    assert len(rules["script-src"].split()) == 2, "its own, and the drawing library"
+
+
+@pytest.mark.parametrize("name", ["full", "many"])
+def test_a_static_page_runs_nothing(static, name):
+    page = check_that_nothing_is_loaded(static[name])
+    assert policy(page) == CLOSED
+    assert not page.all("script")
+    assert not page.all("button")
+    assert "filter" not in page.ids
+
+
+def test_what_is_said_does_not_depend_on_scripts(pages, static):
+    """Interactive pages add their bar and a hint for keys, and no fact."""
+    texts = ["".join(Page(said(page)).text) for page in (pages["full"], static["full"])]
+    lines = [{line.strip() for line in text.splitlines()} for text in texts]
+    more = [line for line in lines[0] - lines[1] if not line.startswith("Made by loadlib")]
+    assert [line for line in more if not line.startswith("Arrow keys")] == []
+    assert lines[1] - lines[0] <= {line for line in lines[1] if line.startswith("Made by loadlib")}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_page_stays_small(pages, name):
-    assert len(pages[name].encode()) < 800_000
+    assert len(pages[name].encode()) < 2_000_000
+    assert len(said(pages[name]).encode()) < 800_000, "what a static page holds"
 
 
 @pytest.mark.parametrize("name", ["full", "steps", "many", "hostile"])
@@ -152,15 +209,17 @@ def test_headings_do_not_skip_a_level(pages):
 
 
 def test_the_glossary_has_every_metric_with_its_formula(pages):
-    text = "".join(Page(pages["full"]).text)
+    text = "".join(Page(said(pages["full"])).text)
     for row in CATALOGUE.values():
         assert row.name in text
         assert row.formula in text
 
 
 def test_what_stands_in_a_run_is_text_and_nothing_else(pages):
-    text = pages["hostile"]
-    assert "<img" not in text
+    assert "<img" not in pages["hostile"]
+    assert "x" * 400 not in pages["hostile"]
+    assert "abcdefgh12345678" not in pages["hostile"]
+    text = said(pages["hostile"])
     assert "alert(1)>" not in text
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in text
     assert "\u202e" not in text
@@ -216,8 +275,10 @@ def test_golden_page(tmp_path):
     made = tmp_path / "page.html"
     command = [sys.executable, str(HERE / "report_fixtures.py"), "small", str(made)]
     subprocess.run(command, check=True)
-    text = re.sub(r'(<svg xmlns[^>]*aria-labelledby="([\w-]+)-t[^>]*>).*?</svg>',
-                  r"<svg>\2</svg>", made.read_text(encoding="utf-8"), flags=re.DOTALL)  # fmt: skip
+    picture = r'(<svg xmlns[^>]*aria-labelledby="([\w-]+)-t[^>]*>).*?</svg>'
+    text = said(made.read_text(encoding="utf-8"))
+    text = re.sub(picture, r"<svg>\2</svg>", text, flags=re.DOTALL)
+    text = re.sub(r"'sha256-[^']+'", "'sha256-…'", text)
     golden = HERE / "golden" / "report-small.html"
     if UPDATE:
         golden.write_text(text, encoding="utf-8")
@@ -313,8 +374,16 @@ def test_outcomes_without_a_cause_are_counted_too():
     assert table.rows[0][1][2:5] == ("3", "1", "1")
 
 
+def test_a_crowd_is_summed_up(pages):
+    page = said(pages["crowd"])
+    assert page.count('data-g="23"') > 0
+    assert 'data-g="24"' not in page
+    assert "16 more groups, less busy than these: 1,096 requests" in page
+    assert 'data-g="x"' in page, "its gates are listed, and are of no group on the page"
+
+
 def test_no_tile_pools_a_percentile_over_groups():
-    tile = {t.label: t for t in view.tiles(FIXTURES["full"]().summary)}["TTFT p99"]
+    tile = {t.label: t for t in tiles.tiles(FIXTURES["full"]().summary)}["TTFT p99"]
     assert tile.value == "4,330 ms †"
     assert tile.detail == "worst, claude-3-haiku · long; best 323 ms"
 
@@ -330,10 +399,10 @@ def test_one_cost_everywhere_and_the_warm_up_is_part_of_it():
         (both, total + first.cost_usd.total, "at list price, incl. warm-up"),
     ):
         text = numerals.usd(usd)
-        tile = view.tiles(one)[-1]
+        tile = tiles.tiles(one)[-1]
         assert tile.value == text
-        assert tile.detail.startswith(f"{counted}; ")
-        assert f"Cost **{text}** {counted}; " in markdown.render(one)
+        assert tile.detail == counted
+        assert f"Cost **{text}** {counted}\n" in markdown.render(one)
         screen = shown(terminal.print_summary, one, width=200)
         assert f" · {text} {counted}\n" in screen
 
@@ -348,7 +417,7 @@ def test_groups_without_objectives_are_not_said_to_have_met_them():
         ((first, second), "in every group"),
         ((first, second, bare), "in every group that has objectives"),
     ):
-        tile = view.tiles(msgspec.structs.replace(summary, groups=groups))[1]
+        tile = tiles.tiles(msgspec.structs.replace(summary, groups=groups))[1]
         assert (tile.label, tile.value, tile.detail) == ("Goodput", "100 %", detail)
 
 
@@ -771,7 +840,7 @@ def test_a_total_says_what_it_leaves_out(pages):
         whole = msgspec.structs.replace(one, groups=(group,))
         out = Console(file=io.StringIO(), width=120)
         terminal.print_summary(whole, console=out)
-        return view.spent(whole), " ".join(out.file.getvalue().split()), markdown.render(whole)
+        return tiles.spent(whole), " ".join(out.file.getvalue().split()), markdown.render(whole)
 
     spent, text, page = said(total=0.5, unknown=3)
     assert spent == ("$0.50", "at list price, 3 of unknown cost left out")

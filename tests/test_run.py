@@ -150,7 +150,7 @@ def test_the_manifest_tells_where_it_came_from_and_seals_what_is_there(session):
 
 def test_time_series(session):
     path = session.finish()
-    seconds = load(path).seconds()
+    seconds = list(load(path).seconds())
     with (path / "timeseries.csv").open(encoding="utf-8", newline="") as file:
         assert [row["model"] for row in csv.DictReader(file)] == [r["model"] for r in seconds]
     mine = [row for row in seconds if row["model"] == "m"]
@@ -314,7 +314,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_a_run_that_never_got_a_request_can_be_read(tmp_path):
     run = load(Session(tmp_path).writer.folder)
     assert run.summary.groups == ()
-    assert run.seconds() == []
+    assert list(run.seconds()) == []
     assert list(run.samples()) == []
 
 

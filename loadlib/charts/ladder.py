@@ -1,15 +1,21 @@
-"""A ladder of loads: configured rate against TTFT p99 and goodput, with the bracket it gives."""
+"""A ladder of loads: configured rate against TTFT p99 and goodput, its bracket and its knees."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
-from loadlib.summary import Bracket, Group
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.knee import Knee, knee
+from loadlib.charts.parts import Figure, Key, RunLike
+from loadlib.summary import Bracket, Group, Summary
+
+Pair = tuple[str, str]
+"""(model, workload)."""
 
 
 def load_ladder(run: RunLike) -> Figure | None:
@@ -25,27 +31,56 @@ def load_ladder(run: RunLike) -> Figure | None:
     names = parts.workloads(parts.measured(summary))
     brackets = {bracket.model: bracket for bracket in summary.brackets}
     named = _named(rungs)
+    knees = {pair: knee(points) for pair, points in _latencies(rungs).items()}
+    limits = _limits(summary, rungs)
     columns, width = parts.grid(len(models))
     made = []
     for i, model in enumerate(models):
         mine = [group for group in rungs if group.model == model]
         made.append(
-            _model(mine, names, brackets.get(model), y_domain, width, left=i % columns == 0)
+            _model(
+                mine,
+                names,
+                brackets.get(model),
+                (knees, limits),
+                y_domain,
+                width,
+                left=i % columns == 0,
+            )
         )
     return Figure(
         id="load-ladder",
         title=f"{named.capitalize()} against TTFT p99 and goodput",
-        takeaway=" ".join(sentence(bracket) for bracket in summary.brackets)
-        or "No gate was declared, so no load can be called too much.",
-        spec=parts.finished(
-            parts.together("concat", *made, columns=columns, spacing={"row": 30, "column": 18})
+        takeaway=" ".join(
+            (
+                *(
+                    [sentence(bracket) for bracket in summary.brackets]
+                    or ["No gate was declared, so no load can be called too much."]
+                ),
+                *filter(None, [knee_sentence(knees)]),
+            )
         ),
-        columns=("model", "workload", "phase", named, "achieved", "n", "TTFT p99", "goodput"),
-        rows=tuple(_rows(rungs)),
+        spec=compose.finished(compose.tiles(made, columns, row=30)),
+        columns=(
+            "model",
+            "workload",
+            "phase",
+            named,
+            "achieved",
+            "n",
+            "TTFT p99",
+            "goodput",
+            "knee",
+        ),
+        rows=tuple(_rows(rungs, knees)),
         legend=(
             *[Key(parts.short(name), i, "dot") for i, name in enumerate(names)],
             Key("bracket: last rate that passes, first that fails", None, "span"),
+            *([Key("limit of a gate on TTFT p99", None, "dashed")] if limits else []),
+            *([Key("knee", None, "dotted")] if any(k.at for k in knees.values()) else []),
         ),
+        note="Lines join the loads that were tried and claim nothing between them. A knee is where "
+        "two lines meet that fit log TTFT p99 best, the second at least three times as steep.",
     )
 
 
@@ -74,10 +109,44 @@ def sentence(bracket: Bracket) -> str:
     return f"{name}: no load could be decided."
 
 
+def _latencies(rungs: Sequence[Group]) -> dict[Pair, list[tuple[float, float]]]:
+    """(rate, TTFT p99) of each (model, workload)."""
+    found: dict[Pair, list[tuple[float, float]]] = {}
+    for group in rungs:
+        rate, p99 = offered(group), _value(group, "p99")
+        if rate and p99:
+            found.setdefault((group.model, group.workload), []).append((rate, p99))
+    return found
+
+
+def _limits(summary: Summary, rungs: Sequence[Group]) -> dict[Pair, float]:
+    """The limit of a TTFT p99 gate of each (model, workload), where all its loads have the same."""
+    found: dict[Pair, set[float]] = {}
+    for group in rungs:
+        for stat, gate in parts.gates_on(summary, group, "ttft"):
+            if stat == "p99":
+                found.setdefault((group.model, group.workload), set()).add(gate.limit)
+    return {pair: limits.pop() for pair, limits in found.items() if len(limits) == 1}
+
+
+def knee_sentence(knees: Mapping[Pair, Knee]) -> str:
+    """The lowest knee, or why there is none."""
+    found = [(one.at, one, pair) for pair, one in knees.items() if one.at is not None]
+    if found:
+        at, one, pair = min(found, key=lambda row: row[0])
+        how = "at a cliff" if one.boundary == "cliff" else "smoothly"
+        where = " · ".join(map(parts.short, pair))
+        first = "The first knee" if len(found) > 1 else "The knee"
+        return f"{first} is that of {where}: above {numerals.rps(at)} TTFT p99 runs away, {how}."
+    reasons = Counter(one.reason for one in knees.values())
+    return f"No knee: {reasons.most_common(1)[0][0]}." if reasons else ""
+
+
 def _model(
     rungs: Sequence[Group],
     names: list[str],
     bracket: Bracket | None,
+    marks: tuple[Mapping[Pair, Knee], Mapping[Pair, float]],
     y_domain: tuple[float, float],
     width: int,
     *,
@@ -104,10 +173,13 @@ def _model(
         axis=share_axis), (0.0, 1.0), right,
         parts.axis(ticks, parts.PLAIN_LABEL, f"{_named(rungs)}, requests/s"),
     )  # fmt: skip
+    latency += _marks(rungs[0].model, names, marks, y_domain)
     name = parts.caption(parts.short(rungs[0].model), width)
-    upper = parts.together("layer", *latency, name, width=width, height=140)
-    lower = parts.together("layer", *share, width=width, height=100)
-    return parts.together("vconcat", upper, lower, spacing=12)
+    return compose.column(
+        compose.plot(*latency, name, width=width, height=140),
+        compose.plot(*share, width=width, height=100),
+        spacing=12,
+    )
 
 
 def _extent(left: bool) -> dict[str, Any]:
@@ -178,7 +250,34 @@ def _bracket(bracket: Bracket | None, y_domain: tuple[float, float], right: floa
     ]
 
 
-def _rows(rungs: Sequence[Group]) -> list[tuple[str, ...]]:
+def _marks(
+    model: str,
+    names: list[str],
+    marks: tuple[Mapping[Pair, Knee], Mapping[Pair, float]],
+    y_domain: tuple[float, float],
+) -> list[Drawn]:
+    """The limits and knees of a model's workloads, in their colours."""
+    knees, limits = marks
+    layers = []
+    for index, name in enumerate(names):
+        paint = parts.colour(index)
+        limit, one = limits.get((model, name)), knees.get((model, name))
+        if limit is not None and y_domain[0] <= limit <= y_domain[1]:
+            layers.append(
+                alt.Chart(parts.data([{"y": limit}]))
+                .mark_rule(stroke=paint, strokeDash=[5, 3], strokeWidth=1.2)
+                .encode(y=alt.Y("y:Q"))
+            )
+        if one is not None and one.at is not None:
+            layers.append(
+                alt.Chart(parts.data([{"x": one.at}]))
+                .mark_rule(stroke=paint, strokeDash=[1.5, 2.5], strokeWidth=1.6)
+                .encode(x=alt.X("x:Q"))
+            )
+    return layers
+
+
+def _rows(rungs: Sequence[Group], knees: Mapping[Pair, Knee]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for group in rungs:
         stats = group.metrics.get("ttft")
@@ -192,6 +291,13 @@ def _rows(rungs: Sequence[Group]) -> list[tuple[str, ...]]:
                 numerals.count(stats.n if stats else 0),
                 numerals.ms(stats.p99 if stats else None),
                 numerals.share(group.goodput.share),
+                _knee_text(knees.get((group.model, group.workload))),
             )
         )
     return rows
+
+
+def _knee_text(one: Knee | None) -> str:
+    if one is None:
+        return numerals.UNKNOWN
+    return f"{numerals.rps(one.at)}, {one.boundary}" if one.at is not None else one.reason

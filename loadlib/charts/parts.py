@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from loadlib.charts import numerals
+from loadlib.charts.compose import Drawn
+from loadlib.sample import Brief
 from loadlib.server_record import Scrape
 from loadlib.summary import Gate, Group, Summary
 
@@ -30,8 +32,6 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#9
 """Okabe and Ito's colours, the fallbacks of the page's variables `--s1` … `--s7`."""
 
 Row = Mapping[str, Any]
-Drawn = Any
-"""Some part of a chart: altair's own types end where `encode` begins."""
 Dash = Literal["solid", "dashed", "dotted", "dot", "diamond", "bar", "cross", "area", "span"]
 
 
@@ -56,7 +56,11 @@ class RunLike(Protocol):
         ...
 
     def seconds(self) -> Iterable[Row]:
-        """Counters of every second, phase, model and workload."""
+        """Counters of every second, phase, model and workload; may be read once only."""
+        ...
+
+    def brief(self) -> Iterable[Brief]:
+        """Every attempt, in the order in which they ended; instants in Unix epoch ns."""
         ...
 
     def server(self) -> Iterable[Scrape]:
@@ -174,6 +178,30 @@ def panels(summary: Summary, limit: int = 24) -> tuple[list[Panel], list[Key]]:
     return made, keys
 
 
+def pairs(
+    summary: Summary, limit: int = 24
+) -> tuple[list[tuple[str, list[tuple[int, tuple[str, str]]]]], list[Key]]:
+    """As `panels`, of (model, workload) pairs: all measure phases of one together."""
+    groups = measured(summary)
+    names = workloads(groups)
+    shared = len(names) <= 3
+    found: dict[tuple[str, ...], dict[tuple[str, str], int]] = {}
+    busy: dict[tuple[str, ...], int] = {}
+    for group in groups:
+        key = (group.model,) if shared else (group.model, group.workload)
+        series = names.index(group.workload) if shared else 0
+        found.setdefault(key, {})[group.model, group.workload] = series
+        busy[key] = busy.get(key, 0) + group.requests.scheduled
+    kept = sorted(found, key=lambda key: -busy[key])[:limit]
+    made = [
+        (" · ".join(short(name) for name in key), [(n, pair) for pair, n in members.items()])
+        for key, members in found.items()
+        if key in kept
+    ]
+    keys = [Key(short(name), index, "area") for index, name in enumerate(names)] if shared else []
+    return made, keys
+
+
 def _panel_label(members: Sequence[tuple[int, Group]], several: bool, shared: bool) -> str:
     group = members[0][1]
     parts = [short(group.model)]
@@ -194,6 +222,19 @@ def gates_on(summary: Summary, group: Group, metric: str) -> list[tuple[str, Gat
         if here and name == metric:
             found.append((stat, gate))
     return found
+
+
+def with_limits(
+    summary: Summary, shown: Sequence[Panel], metric: str, domain: tuple[float, float]
+) -> tuple[float, float]:
+    """The domain widened to the gate limits that lie near it; far ones would flatten the rest."""
+    low, high = domain
+    for panel in shown:
+        for _, group in panel.groups:
+            for _, gate in gates_on(summary, group, metric):
+                if low / 4 <= gate.limit <= high * 4:
+                    low, high = min(low, gate.limit * 0.94), max(high, gate.limit * 1.06)
+    return low, high
 
 
 def scaled_counts(
@@ -218,7 +259,7 @@ def quantile(values: npt.NDArray[Any], counts: npt.NDArray[Any], p: float) -> fl
 def data(rows: Iterable[Row]) -> alt.InlineData:
     """Inline data; numbers keep four digits, which is finer than a pixel.
 
-    Text until `finished` unpacks it: altair copies and hashes every value many times over.
+    Text until `compose.finished` unpacks it: altair copies and hashes every value many times over.
     """
     thin = [{k: _thin(v) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     return alt.InlineData(values=json.dumps(thin))
@@ -310,56 +351,13 @@ def caption(text: str, width: int, x: int = 0) -> Drawn:
     )  # fmt: skip
 
 
-CONFIG: dict[str, Any] = {
-    "aria": False,
-    "font": "system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": "currentColor", "titleColor": "currentColor", "labelOpacity": 0.75,
-        "titleOpacity": 0.75, "labelFontSize": 11, "titleFontSize": 11,
-        "titleFontWeight": "normal", "titlePadding": 8, "domainColor": "currentColor",
-        "domainOpacity": 0.4, "tickColor": "currentColor", "tickOpacity": 0.4, "tickSize": 4,
-        "gridColor": "currentColor", "gridOpacity": 0.1, "labelOverlap": "greedy",
-        "labelSeparation": 4,
-    },
-    "text": {"fill": "currentColor"},
-}  # fmt: skip
-
-
-def together(
-    how: Literal["layer", "concat", "hconcat", "vconcat"], *charts: Drawn, **more: Any
-) -> Drawn:
-    """Several charts as one, as plain data; `more` are further keys of Vega-Lite.
-
-    Altair's functions of these names copy all that is below them several times over, which for
-    two dozen panels takes seconds.
-    """
-    datasets: dict[str, Any] = {}
-    made = []
-    for chart in charts:
-        spec = chart
-        if not isinstance(chart, dict):
-            spec = chart.to_dict(validate=False, context={"top_level": False, "datasets": datasets})
-        datasets |= spec.pop("datasets", {})
-        made.append(spec)
-    return {how: made, **more, "datasets": datasets}
-
-
-def apart(*channels: str) -> dict[str, Any]:
-    """Vega-Lite's `resolve` for charts that each have their own scale."""
-    return {"scale": dict.fromkeys(channels, "independent")}
-
-
-def finished(chart: Drawn) -> dict[str, Any]:
-    """The complete specification as plain data."""
-    plain = isinstance(chart, dict)
-    spec: dict[str, Any] = chart if plain else chart.to_dict(validate=False)
-    spec["$schema"] = alt.SCHEMA_URL
-    spec["datasets"] = {name: json.loads(rows) for name, rows in spec["datasets"].items()}
-    spec["config"] = CONFIG
-    spec["background"] = "transparent"
-    spec["padding"] = {"left": 4, "right": 14, "top": 4, "bottom": 4}
-    return spec
+def nothing(width: int, height: int, text: str = "no successful request") -> Drawn:
+    """What an empty panel says."""
+    return (
+        alt.Chart(data([{"t": text}]))
+        .mark_text(opacity=0.6, fontSize=11, fill="currentColor")
+        .encode(x=pixel_x(width / 2), y=pixel_y(height / 2), text=alt.Text("t:N"))
+    )
 
 
 def extremes(

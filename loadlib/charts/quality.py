@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import altair as alt
 
-from loadlib.charts import numerals, parts
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
 from loadlib.charts.ladder import offered
-from loadlib.charts.parts import Drawn, Figure, Key, RunLike
+from loadlib.charts.parts import Figure, Key, RunLike
 from loadlib.summary import Group
 
 HEIGHT = 130
@@ -32,9 +33,7 @@ def quality_by_load(run: RunLike) -> Figure | None:
         id="quality-by-load",
         title="Quality of answers against load",
         takeaway=_sentence(rungs),
-        spec=parts.finished(
-            parts.together("concat", *made, columns=columns, spacing={"row": 30, "column": 18})
-        ),
+        spec=compose.finished(compose.tiles(made, columns, row=30)),
         columns=("model", "workload", "phase", "rate", "checked", "passed", "95 % interval"),
         rows=tuple(_row(group) for group in rungs),
         legend=(
@@ -92,7 +91,7 @@ def _model(
         if mine:
             layers += _line(mine, parts.colour(index))
     title = parts.caption(parts.short(rungs[0].model), width)
-    return parts.together("layer", *layers, title, width=width, height=HEIGHT)
+    return compose.plot(*layers, title, width=width, height=HEIGHT)
 
 
 def _line(rungs: Sequence[Group], paint: str) -> list[Drawn]:

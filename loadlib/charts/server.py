@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import numpy as np
 
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, Row, RunLike
-from loadlib.charts.throughput import BUCKETS, Window, phase_names, shades
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, RunLike
+from loadlib.charts.reading import Reading
+from loadlib.charts.series import Counts, Series, Window
+from loadlib.charts.throughput import BUCKETS, phase_names
 from loadlib.server_record import Scrape
 from loadlib.summary import Level, Server, ServerPhase
 
@@ -47,25 +50,21 @@ def server_load(run: RunLike) -> Figure | None:
     servers = [server for server in run.summary.servers if server.scrapes > server.failed]
     if not servers:
         return None
-    rows, scrapes = list(run.seconds()), list(run.server())
-    seconds = [int(row["second"]) for row in rows] or [scrape.at_ns // NS for scrape in scrapes]
-    if not scrapes or not seconds:
+    reading = Reading.of(run)
+    series, scrapes = reading.series, list(reading.server())
+    if not scrapes or not series.length:
         return None
-    start, length = min(seconds), max(seconds) + 1 - min(seconds)
-    lanes = [_lane(server, scrapes, rows, start, length) for server in servers[:ROWS]]
-    kinds = {group.phase: group.kind for group in run.summary.groups}
+    lanes = [_lane(server, scrapes, series) for server in servers[:ROWS]]
     panels = [
         panel
         for lane in lanes
-        for panel in _panels(lane, kinds, length, first=lane is lanes[0], last=lane is lanes[-1])
+        for panel in _panels(lane, series.length, first=lane is lanes[0], last=lane is lanes[-1])
     ]
     return Figure(
         id="server-load",
         title="Inside the server",
         takeaway=_sentence(servers),
-        spec=parts.finished(
-            parts.together("vconcat", *panels, spacing=26, resolve=parts.apart("x", "y"))
-        ),
+        spec=compose.finished(compose.column(*panels, spacing=26)),
         columns=("server", "second", "running", "waiting", "KV cache", "in flight here"),
         rows=tuple(row for lane in lanes for row in _table(lane)),
         legend=(
@@ -82,19 +81,19 @@ def _share(servers: Sequence[Server]) -> bool:
     return len({frozenset(server.models) for server in servers}) < len(servers)
 
 
-def _lane(
-    server: Server, scrapes: Sequence[Scrape], rows: Sequence[Row], start: int, length: int
-) -> Lane:
+def _lane(server: Server, scrapes: Sequence[Scrape], series: Series) -> Lane:
     told = [s for s in scrapes if s.server == server.name and s.error is None]
-    mine = [row for row in rows if row["model"] in server.models]
     width = max(1, math.ceil(len(told) / BUCKETS))
-    points = [_point(told[i : i + width], start) for i in range(0, len(told), width)]
-    inside = [point for point in points if 0 <= point["x"] <= length]
+    points = [_point(told[i : i + width], series.start) for i in range(0, len(told), width)]
+    inside = [point for point in points if 0 <= point["x"] <= series.length]
+    flying = np.zeros(series.length, np.int64)
+    for model in server.models:
+        flying += series.in_flight(model)
     return Lane(
         server=server,
         points=list(_parted(inside, server.every_s * width)),
-        in_flight=_in_flight(mine, start, length),
-        windows=list(_windows(mine, start)),
+        in_flight=_in_flight(flying),
+        windows=series.phases(server.models),
     )
 
 
@@ -117,40 +116,19 @@ def _parted(points: Iterable[Point], every_s: float) -> Iterator[Point]:
         yield {**point, "part": part}
 
 
-def _in_flight(rows: Sequence[Row], start: int, length: int) -> list[Point]:
+def _in_flight(flying: Counts) -> list[Point]:
     """Ours at the end of each second; of long runs the most within a bucket."""
-    change = [0] * length
-    for row in rows:
-        change[int(row["second"]) - start] += int(row.get("sent") or 0) - int(row.get("ended") or 0)
-    flying, found = 0, []
-    for second, delta in enumerate(change):
-        flying += delta
-        found.append({"x": float(second + 1), "y": float(flying)})
-    width = max(1, math.ceil(length / BUCKETS))
-    return [max(found[i : i + width], key=lambda p: p["y"]) for i in range(0, length, width)]
-
-
-def _windows(rows: Iterable[Row], start: int) -> Iterator[Window]:
-    """When requests of each phase were sent."""
-    spans: dict[str, tuple[int, int]] = {}
-    for row in rows:
-        if row.get("scheduled") or row.get("sent"):
-            at, phase = int(row["second"]) - start, str(row["phase"])
-            low, high = spans.get(phase, (at, at))
-            spans[phase] = min(low, at), max(high, at)
-    for phase, (low, high) in sorted(spans.items(), key=lambda item: item[1]):
-        yield Window(phase, "", low, high + 1)
+    found: list[Point] = [{"x": float(i + 1), "y": float(y)} for i, y in enumerate(flying)]
+    width = max(1, math.ceil(len(found) / BUCKETS))
+    return [max(found[i : i + width], key=lambda p: p["y"]) for i in range(0, len(found), width)]
 
 
 def _has_kv(lane: Lane) -> bool:
     return any(point["kv"] is not None for point in lane.points)
 
 
-def _panels(
-    lane: Lane, kinds: Mapping[str, str], length: int, *, first: bool, last: bool
-) -> list[Drawn]:
+def _panels(lane: Lane, length: int, *, first: bool, last: bool) -> list[Drawn]:
     drawn = parts.WIDTH - parts.GUTTER - 40
-    windows = [Window(w.phase, kinds.get(w.phase, "warmup"), w.start, w.end) for w in lane.windows]
     title = parts.short(lane.server.name)
     if lane.server.kind and lane.server.name not in lane.server.kind:
         title = f"{title} · {parts.short(lane.server.kind)}"
@@ -166,15 +144,14 @@ def _panels(
             top.append({**place, "y": running, "y2": running + point["waiting"]})
     ours = [point["y"] for point in lane.in_flight]
     high = max(1.0, *ours, *(point["y2"] for point in (*floor, *top))) * 1.05
-    upper = parts.together(
-        "layer",
+    upper = compose.plot(
         _frame(length, high, parts.linear_ticks(high, 2), parts.PLAIN_LABEL, "requests",
                bare=has_kv or not last),
-        *shades(windows, high),
+        *_shades(lane.windows, high),
         *_areas(floor, 0),
         *_areas(top if any(point["y2"] > point["y"] for point in top) else [], 1),
         _line(lane.in_flight),
-        *(phase_names(windows, drawn, length) if first else []),
+        *(phase_names(lane.windows, drawn, length) if first else []),
         parts.caption(title, drawn, -56),
         width=drawn,
         height=HEIGHT,
@@ -186,15 +163,14 @@ def _panels(
         for point in lane.points
         if point["kv"] is not None
     ]
-    lower = parts.together(
-        "layer",
+    lower = compose.plot(
         _frame(length, 1.0, [0.0, 1.0], "format(datum.value, '.0%')", "KV", bare=not last),
-        *shades(windows, 1.0),
+        *_shades(lane.windows, 1.0),
         *_areas(used, 2),
         width=drawn,
         height=SHARE_HEIGHT,
     )
-    return [parts.together("vconcat", upper, lower, spacing=10, resolve=parts.apart("x", "y"))]
+    return [compose.column(upper, lower, spacing=10)]
 
 
 def _frame(
@@ -214,6 +190,18 @@ def _frame(
                 ticks, label, title, **parts.GUTTER_EXTENT, domain=False, ticks=False)),
         )
     )  # fmt: skip
+
+
+def _shades(windows: Sequence[Window], high: float) -> list[Drawn]:
+    """The warm-up phases, shaded."""
+    rows = [{"x": w.start, "x2": w.end, "y": 0, "y2": high} for w in windows if w.kind == "warmup"]
+    if not rows:
+        return []
+    return [
+        alt.Chart(parts.data(rows))
+        .mark_rect(fill="currentColor", fillOpacity=0.12)
+        .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"), y2=alt.Y2("y2"))
+    ]
 
 
 def _areas(points: Sequence[Point], series: int) -> list[Drawn]:

@@ -3,135 +3,152 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
 import numpy as np
+import numpy.typing as npt
 
-from loadlib.charts import numerals, parts
-from loadlib.charts.parts import Drawn, Figure, Key, Row, RunLike
-from loadlib.summary import Summary
+from loadlib.charts import compose, numerals, parts
+from loadlib.charts.compose import Drawn
+from loadlib.charts.parts import Figure, Key, RunLike
+from loadlib.charts.reading import Reading
+from loadlib.charts.series import FIELDS, Series, Window
+from loadlib.charts.steady import Steady, steady
 
-BUCKETS = 260  # at most this many points a curve; longer runs show means
+POINTS = 1700  # of all curves of the figure together
+BUCKETS = 240  # of one of them, at most; longer runs show means
 ROW_HEIGHT = 76
 SIDE = 190
 ROWS = 24
+STACKED = 8  # models up to which their workloads are told apart
+_OUTPUT = FIELDS.index("output_tokens")
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """Seconds [start, end) of one phase, counted from the first of the run."""
+class Stretch:
+    """One phase of one model and the steady part of it, in seconds of the run."""
 
-    phase: str
-    kind: str
-    start: int
-    end: int
+    window: Window
+    steady: Steady
+
+    @property
+    def start(self) -> int:
+        """First steady second."""
+        return self.window.start + self.steady.start
+
+    @property
+    def end(self) -> int:
+        """Behind the last."""
+        return self.window.start + self.steady.end
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Lane:
     """Output tokens of one model in every second of the run, by workload, and its phases."""
 
     model: str
-    by_workload: dict[str, Any] = field(default_factory=dict)
-    windows: list[Window] = field(default_factory=list)
+    by_workload: dict[str, Floats]
+    windows: tuple[Window, ...]
+    stretches: tuple[Stretch, ...]  # of its measure phases
 
-    def total(self) -> Any:
+    def total(self) -> Floats:
         """All workloads together."""
-        return sum(self.by_workload.values())
+        found: Floats = np.sum(list(self.by_workload.values()), axis=0)
+        return found
 
-    def measured(self) -> Any:
-        """The totals of the measure phases' seconds, the first and last (mostly cut) left out."""
+    def measured(self) -> Floats:
+        """The totals of all steady seconds."""
         total = self.total()
-        parts_of = [
-            total[w.start + 1 : w.end - 1] if w.end - w.start > 3 else total[w.start : w.end]
-            for w in self.windows
-            if w.kind == "measure"
-        ]
-        return np.concatenate(parts_of) if parts_of else np.empty(0)
+        found = [total[one.start : one.end] for one in self.stretches]
+        return np.concatenate(found) if found else np.empty(0)
+
+    def best(self) -> Stretch | None:
+        """The phase in which it delivered most."""
+        return max(self.stretches, key=lambda one: one.steady.mean, default=None)
 
 
 def system_throughput(run: RunLike) -> Figure | None:
     """Output tokens per second of each model: curve over time, histogram of the seconds."""
-    summary = run.summary
-    lanes = _lanes(summary, run.seconds())
+    series = Reading.of(run).series
+    lanes = lanes_of(series)
     if not any(lane.total().sum() for lane in lanes):
         return None
     if len(lanes) > ROWS:
         lanes = sorted(lanes, key=lambda lane: -float(lane.total().sum()))[:ROWS]
-    names = parts.workloads(parts.measured(summary))
-    rows = [_row(lane, names, first=lane is lanes[0], last=lane is lanes[-1]) for lane in lanes]
+    names = parts.workloads(parts.measured(run.summary))
+    stacked = len(lanes) <= STACKED
+    curves = sum(len(lane.by_workload) if stacked else 1 for lane in lanes)
+    buckets = max(40, min(BUCKETS, POINTS // curves))
+    told = names if stacked else []
+    rows = [
+        _row(lane, told, buckets, first=lane is lanes[0], last=lane is lanes[-1]) for lane in lanes
+    ]
+    colours = [Key(parts.short(name), i, "area") for i, name in enumerate(names)]
     return Figure(
         id="system-throughput",
         title="System throughput",
         takeaway=_sentence(lanes),
-        spec=parts.finished(
-            parts.together("vconcat", *rows, spacing=26, resolve=parts.apart("x", "y"))
-        ),
-        columns=("model", "seconds", "mean", "p10", "p50", "p90", "busiest second"),
+        spec=compose.finished(compose.column(*rows, spacing=26)),
+        columns=("model", "phase", "steady seconds", "of", "mean", "95 % interval", "p10", "p50",
+                 "p90", "busiest second"),
         rows=tuple(_table(lanes)),
-        legend=(
-            *[Key(parts.short(name), i, "area") for i, name in enumerate(names)],
-            Key("mean of the measure phases", None, "dashed"),
-        ),
-        note="Output tokens count in the second they arrive. Left: over time, warm-up shaded. "
-        "Right: how many measured seconds ran at that rate.",
-    )
+        legend=(*(colours if stacked else ()), Key("mean of the steady stretch", None, "dashed"),
+                Key("its 95 % interval; shaded: warm-up, ramp and drain", None, "area")),
+        note="Output tokens count in the second they arrive. Steady is what is left of a measure "
+        "phase from the end of its ramp, as long as it takes for the error of the rest to be near "
+        "the least (MSER-5), to its last arrival; the 95 % interval is that of ten batch means. "
+        "Right: how many steady seconds ran at that rate.",
+    )  # fmt: skip
 
 
-def _lanes(summary: Summary, seconds: Iterable[Row]) -> list[Lane]:
-    rows = list(seconds)
-    if not rows:
-        return []
-    start = min(int(row["second"]) for row in rows)
-    length = max(int(row["second"]) for row in rows) - start + 1
-    order = list(dict.fromkeys(group.model for group in summary.groups))
-    lanes = {model: Lane(model) for model in order}
-    spans: dict[tuple[str, str], tuple[int, int]] = {}
-    for row in rows:
-        model, phase, at = str(row["model"]), str(row["phase"]), int(row["second"]) - start
-        if row.get("scheduled") or row.get("sent"):
-            low, high = spans.get((model, phase), (at, at))
-            spans[model, phase] = (min(low, at), max(high, at))
-        lane = lanes.setdefault(model, Lane(model))
-        series = lane.by_workload.setdefault(str(row["workload"]), np.zeros(length))
-        series[at] += float(row.get("output_tokens") or 0)
-    kinds = {group.phase: group.kind for group in summary.groups}
-    for (model, phase), (low, high) in sorted(spans.items(), key=lambda item: item[1]):
-        window = Window(phase, kinds.get(phase, "warmup"), low, high + 1)
-        lanes[model].windows.append(window)
-    return [lane for lane in lanes.values() if lane.by_workload]
+def lanes_of(series: Series) -> list[Lane]:
+    """One lane a model, in the order of the summary."""
+    found: dict[str, dict[str, Floats]] = {}
+    for (model, workload, _), counts in series.groups.items():
+        mine = found.setdefault(model, {})
+        mine[workload] = mine.get(workload, 0.0) + counts[_OUTPUT].astype(float)
+    lanes = []
+    for model, by_workload in found.items():
+        windows = tuple(window for window in series.windows if window.model == model)
+        total = np.sum(list(by_workload.values()), axis=0)
+        stretches = tuple(
+            Stretch(window, one)
+            for window in windows
+            if window.kind == "measure"
+            and (one := steady(total[window.start : window.end])) is not None
+        )
+        lanes.append(Lane(model, by_workload, windows, stretches))
+    return lanes
 
 
-def _row(lane: Lane, names: list[str], *, first: bool, last: bool) -> Drawn:
+# — drawing ————————————————————————————————————————————————————————————————————
+
+
+def _row(lane: Lane, names: list[str], buckets: int, *, first: bool, last: bool) -> Drawn:
     total, inside = lane.total(), lane.measured()
-    width = max(1, math.ceil(len(total) / BUCKETS))
-    high = max(1.0, float(_means(total, width).max()) * 1.05)
-    mean = float(inside.mean()) if len(inside) else None
-    time = _time_panel(lane, names, width, high, mean, first=first, last=last)
+    width = max(1, math.ceil(len(total) / buckets))
+    high = max(1.0, float(means(total, width).max()) * 1.05)
+    time = _time_panel(lane, names, width, high, first=first, last=last)
     side = _side_panel(inside, high, last=last)
-    return parts.together("hconcat", time, side, spacing=22, resolve=parts.apart("y"))
+    return compose.row(time, side, spacing=22)
 
 
-def _means(series: Any, width: int) -> Any:
+def means(series: Floats, width: int) -> Floats:
+    """The mean of every `width` values; the last of what is left."""
     full = len(series) // width * width
-    head = series[:full].reshape(-1, width).mean(axis=1)
+    head: Floats = series[:full].reshape(-1, width).mean(axis=1)
     return np.append(head, series[full:].mean()) if full < len(series) else head
 
 
 def _time_panel(
-    lane: Lane,
-    names: list[str],
-    width: int,
-    high: float,
-    mean: float | None,
-    *,
-    first: bool,
-    last: bool,
+    lane: Lane, names: list[str], width: int, high: float, *, first: bool, last: bool
 ) -> Drawn:
-    windows, seconds = lane.windows, len(lane.total())
+    seconds = len(lane.total())
     drawn = parts.WIDTH - parts.GUTTER - 18 - SIDE - 22 - 30
     ticks = parts.linear_ticks(seconds, 6)
     x_axis = (
@@ -139,8 +156,7 @@ def _time_panel(
         if last
         else parts.hidden()
     )
-    if not last:
-        x_axis.values = ticks
+    x_axis.values = ticks
     frame = (
         alt.Chart(parts.data([{"x": 0, "y": 0}]))
         .mark_point(opacity=0)
@@ -152,21 +168,21 @@ def _time_panel(
                 **parts.GUTTER_EXTENT, domain=False, ticks=False)),
         )
     )  # fmt: skip
-    layers: list[Any] = shades(windows, high)
+    layers: list[Any] = [*_shades(lane, seconds, high)]
     floor = np.zeros(-(-seconds // width))
-    for name, series in lane.by_workload.items():
-        top = floor + _means(series, width)
-        layers.append(_area(floor, top, width, seconds, names.index(name) if name in names else 6))
+    shown = lane.by_workload if names else {"": lane.total()}
+    for name, series in shown.items():
+        top = floor + means(series, width)
+        paint = parts.colour(names.index(name) if name in names else 6)
+        layers.append(_area(floor, top, width, seconds, paint))
         floor = top
-    if mean is not None:
-        layers += _mean_rule(windows, mean)
-    labels = phase_names(windows, drawn, seconds) if first else []
+    layers += _steady_marks(lane.stretches)
+    labels = phase_names(lane.windows, drawn, seconds) if first else []
     name = parts.caption(parts.short(lane.model), drawn, -56)
-    return parts.together("layer", frame, *layers, *labels, name, width=drawn, height=ROW_HEIGHT)
+    return compose.plot(frame, *layers, *labels, name, width=drawn, height=ROW_HEIGHT)
 
 
-def _area(floor: Any, top: Any, width: int, seconds: int, series: int) -> Drawn:
-    paint = parts.colour(series)
+def _area(floor: Floats, top: Floats, width: int, seconds: int, paint: str) -> Drawn:
     rows = [
         {"x": float(min(seconds, i * width)), "y": float(a), "y2": float(b)}
         for i, (a, b) in enumerate(zip(floor, top, strict=True))
@@ -180,39 +196,63 @@ def _area(floor: Any, top: Any, width: int, seconds: int, series: int) -> Drawn:
     )  # fmt: skip
 
 
-def shades(windows: list[Window], high: float) -> list[Drawn]:
-    """The warm-up phases, shaded."""
-    rows = [{"x": w.start, "x2": w.end, "y": 0, "y2": high} for w in windows if w.kind == "warmup"]
-    if not rows:
+def _shades(lane: Lane, seconds: int, high: float) -> list[Drawn]:
+    """What no mean is taken of: warm-up, then ramp and drain, fainter."""
+    warm = [(w.start, w.end) for w in lane.windows if w.kind == "warmup"]
+    faint = [(one.window.start, one.start) for one in lane.stretches]
+    last = max((one.window.end for one in lane.stretches), default=seconds)
+    faint.append((last, seconds))
+    found = []
+    for spans, opacity in ((warm, 0.12), (faint, 0.06)):
+        rows = [{"x": a, "x2": b, "y": 0, "y2": high} for a, b in spans if b > a]
+        if rows:
+            found.append(
+                alt.Chart(parts.data(rows))
+                .mark_rect(fill="currentColor", fillOpacity=opacity)
+                .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"), y2=alt.Y2("y2"))
+            )
+    return found
+
+
+def _steady_marks(stretches: Sequence[Stretch]) -> list[Drawn]:
+    """The mean of every steady stretch, and its interval."""
+    if not stretches:
         return []
-    return [
-        alt.Chart(parts.data(rows))
-        .mark_rect(fill="currentColor", fillOpacity=0.12)
-        .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"), y2=alt.Y2("y2"))
+    rows: list[dict[str, float]] = [
+        {"x": one.start, "x2": one.end, "y": one.steady.mean} for one in stretches
     ]
-
-
-def _mean_rule(windows: list[Window], mean: float) -> list[Drawn]:
-    inside = [w for w in windows if w.kind == "measure"]
-    if not inside:
-        return []
-    row = {"x": min(w.start for w in inside), "x2": max(w.end for w in inside), "y": mean}
-    return [
-        alt.Chart(parts.data([row]))
+    bands = [
+        {"x": one.start, "x2": one.end, "y": one.steady.interval[0], "y2": one.steady.interval[1]}
+        for one in stretches
+        if one.steady.interval
+    ]
+    rule = (
+        alt.Chart(parts.data(rows))
         .mark_rule(stroke="currentColor", strokeDash=[4, 3], strokeWidth=1, opacity=0.8)
         .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"))
-    ]
+    )
+    if not bands:
+        return [rule]
+    band = (
+        alt.Chart(parts.data(bands))
+        .mark_rect(fill="currentColor", fillOpacity=0.22)
+        .encode(x=alt.X("x:Q"), x2=alt.X2("x2"), y=alt.Y("y:Q"), y2=alt.Y2("y2"))
+    )
+    return [band, rule]
 
 
-def phase_names(windows: list[Window], drawn: int, seconds: int) -> list[Drawn]:
-    """Names of the phases above the first row, right of the model's name, where they fit."""
+def phase_names(
+    windows: Sequence[Window], drawn: int, seconds: int, clear: int = 150
+) -> list[Drawn]:
+    """Names of the phases above a row, right of its own name, where they fit."""
     rows = []
     for window in windows:
         room = (window.end - window.start) / seconds * drawn
         name = parts.short(window.phase, 18)
         at = max(window.start / seconds * drawn, 0.0)
-        if len(name) * 6.2 < room and at + room > 150:
-            rows.append({"label": name, "x": (max(at, 150.0) + at + room) / 2 / drawn * seconds})
+        begin = max(at, float(clear))
+        if len(name) * 6.2 < at + room - begin:
+            rows.append({"label": name, "x": (begin + at + room) / 2 / drawn * seconds})
     if not rows:
         return []
     return [
@@ -222,7 +262,7 @@ def phase_names(windows: list[Window], drawn: int, seconds: int) -> list[Drawn]:
     ]
 
 
-def _side_panel(inside: Any, high: float, *, last: bool) -> Drawn:
+def _side_panel(inside: Floats, high: float, *, last: bool) -> Drawn:
     edges = np.linspace(0, high, 17)
     found = np.histogram(np.minimum(inside, high), bins=edges)[0] if len(inside) else np.zeros(16)
     most = max(1.0, float(found.max()))
@@ -238,7 +278,7 @@ def _side_panel(inside: Any, high: float, *, last: bool) -> Drawn:
         .mark_point(opacity=0)
         .encode(
             x=alt.X("x:Q", scale=parts.linear_scale(most), axis=parts.axis(
-                ticks, parts.PLAIN_LABEL, "measured seconds" if last else None, grid=False,
+                ticks, parts.PLAIN_LABEL, "steady seconds" if last else None, grid=False,
                 ticks=False, domain=False, labelFlush=True)),
             y=alt.Y("y:Q", scale=parts.linear_scale(high), axis=parts.axis(
                 parts.linear_ticks(high, 2), parts.PLAIN_LABEL, labels=False, ticks=False,
@@ -254,37 +294,50 @@ def _side_panel(inside: Any, high: float, *, last: bool) -> Drawn:
         if rows
         else []
     )
-    return parts.together("layer", frame, *bars, width=SIDE, height=ROW_HEIGHT)
+    return compose.plot(frame, *bars, width=SIDE, height=ROW_HEIGHT)
 
 
-def _sentence(lanes: list[Lane]) -> str:
-    means = [(float(inside.mean()), lane) for lane in lanes if len(inside := lane.measured())]
-    if not means:
+# — words ——————————————————————————————————————————————————————————————————————
+
+
+def _sentence(lanes: Sequence[Lane]) -> str:
+    best = [(one, lane) for lane in lanes if (one := lane.best()) is not None]
+    if not best:
         return "No second of a measure phase was recorded."
-    top_mean, top = max(means, key=lambda m: m[0])
-    peak = float(top.measured().max())
-    if len(means) == 1:
-        return (
-            f"{parts.short(top.model)} delivered {numerals.tok_s(top_mean)} on average over the "
-            f"measure phases, {numerals.tok_s(peak)} in its busiest second."
-        )
-    low_mean, low = min(means, key=lambda m: m[0])
-    return (
-        f"{parts.short(top.model)} delivered most: {numerals.tok_s(top_mean)} on average over the "
-        f"measure phases, {numerals.tok_s(peak)} in its busiest second; {parts.short(low.model)} "
-        f"least: {numerals.tok_s(low_mean)}."
-    )
+    several = any(len(lane.stretches) > 1 for lane in lanes)
+    top, lane = max(best, key=lambda pair: pair[0].steady.mean)
+    if not top.steady.mean:
+        return "No output token arrived in a measure phase."
+    text = f"{parts.short(lane.model)} delivered {_rate(top, phase=several)} on average"
+    text += " once it ran steadily" if top.steady.settled else "; no steady stretch was found there"
+    low, other = min(best, key=lambda pair: pair[0].steady.mean)
+    if len(best) == 1 or low.steady.mean == top.steady.mean:
+        return f"{text}."
+    least = f"{parts.short(other.model)} {_rate(low, phase=several)}, the least"
+    return f"{text}, the most; {least}." if top.steady.settled else f"{text}; {least}."
 
 
-def _table(lanes: list[Lane]) -> list[tuple[str, ...]]:
+def _rate(one: Stretch, *, phase: bool) -> str:
+    text = numerals.tok_s(one.steady.mean)
+    if one.steady.interval:
+        low, high = map(numerals.number, one.steady.interval)
+        text = f"{numerals.number(one.steady.mean)} [{low}, {high}] tok/s"
+    return f"{text} in phase {parts.short(one.window.phase)}" if phase else text
+
+
+def _table(lanes: Sequence[Lane]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for lane in lanes:
-        inside = np.sort(lane.measured())
-        if not len(inside):
-            continue
-        ones = np.ones(len(inside), dtype=np.int64)
-        stats = [float(inside.mean())]
-        stats += [parts.quantile(inside, ones, p) for p in (0.1, 0.5, 0.9)]
-        texts = [numerals.tok_s(stat) for stat in (*stats, float(inside[-1]))]
-        rows.append((parts.short(lane.model), numerals.count(len(inside)), *texts))
+        total = lane.total()
+        for one in lane.stretches:
+            inside = np.sort(total[one.start : one.end])
+            ones = np.ones(len(inside), dtype=np.int64)
+            stats = [parts.quantile(inside, ones, p) for p in (0.1, 0.5, 0.9)]
+            rows.append((
+                parts.short(lane.model), parts.short(one.window.phase),
+                numerals.count(len(inside)), numerals.count(one.window.end - one.window.start),
+                numerals.tok_s(one.steady.mean),
+                numerals.interval(one.steady.interval, "tok/s") or numerals.UNKNOWN,
+                *[numerals.tok_s(stat) for stat in (*stats, float(inside[-1]))],
+            ))  # fmt: skip
     return rows

@@ -18,11 +18,14 @@ from loadlib.summary import Summary
 STEP_SUMMARY_LIMIT = 1_000_000  # bytes; GitHub refuses the whole upload above 1,024 k
 
 
-def write(run: runs.Run | Path | str, *, page: bool = True) -> list[Path]:
+def write(
+    run: runs.Run | Path | str, *, page: bool = True, static: bool = False, embed: int = 0
+) -> list[Path]:
     """Write `report.html`, `summary.md` and `junit.xml` into the run folder; returns their paths.
 
-    Without `page` the first is left out, which takes longer than all else together. Each file is
-    replaced atomically and hashed in the manifest. A killed run gets its `summary.json` too, and
+    Without `page` the first is left out, which takes longer than all else together; `static` leaves
+    scripts out of it; `embed` shows up to so many single requests of each kind and group. Each file
+    is replaced atomically and hashed in the manifest. A killed run gets its `summary.json` too, and
     is `interrupted` from now on. Raises OSError where the folder cannot be written, and what
     `run.load` raises.
     """
@@ -35,9 +38,7 @@ def write(run: runs.Run | Path | str, *, page: bool = True) -> list[Path]:
         "junit.xml": junit.render(loaded.summary),
     }
     if page:
-        from loadlib.report import html
-
-        pages = {"report.html": html.render(loaded), **pages}
+        pages = {"report.html": _page(loaded, static=static, embed=embed), **pages}
     for name, text in pages.items():
         write_atomically(loaded.path / name, text.encode())
     if loaded.manifest.get("state") in ("complete", "interrupted"):
@@ -45,14 +46,19 @@ def write(run: runs.Run | Path | str, *, page: bool = True) -> list[Path]:
     return [loaded.path / name for name in pages]
 
 
-def so_far(folder: Path | str) -> str:
+def so_far(folder: Path | str, *, static: bool = False, embed: int = 0) -> str:
     """The page of a run that goes on, as its folder is now; nothing is written.
 
     Raises what `run.load` raises.
     """
-    from loadlib.report import html
+    return _page(runs.load(folder, so_far=True), static=static, embed=embed)
 
-    return html.render(runs.load(folder, so_far=True))
+
+def _page(run: runs.Run, *, static: bool, embed: int) -> str:
+    from loadlib.report import html, samples
+
+    picked = samples.pick(run.summary, run.samples(), embed) if embed else ()
+    return html.render(run, static=static, picked=picked)
 
 
 def show(summary: Summary, folder: Path | None = None) -> None:

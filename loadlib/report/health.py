@@ -77,10 +77,10 @@ def bounds(check: HealthCheck) -> str:
 
 
 _LEAD = {
-    "ok": "The instrument kept up: the figures above can be believed.",
-    "warn": "The figures above stand within the bounds below; a gate that they could flip is "
-    "inconclusive.",
-    "bad": "The instrument did not keep up: nothing above decides a gate.",
+    "ok": "The instrument kept up: the figures of this page can be believed.",
+    "warn": "The figures of this page stand within the bounds below; a gate that they could flip "
+    "is inconclusive.",
+    "bad": "The instrument did not keep up: nothing here decides a gate.",
 }
 _OVERRIDDEN = {
     "ok": "The instrument kept up; --allow-unhealthy changed nothing.",

@@ -1,10 +1,12 @@
-"""`report.html`: one self-contained page, complete without scripts."""
+"""`report.html`: one self-contained page, complete without scripts, interactive with its own."""
 
 from __future__ import annotations
 
+import gc
 import io
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -13,18 +15,39 @@ from markupsafe import Markup
 from ruamel.yaml import YAML
 
 from loadlib.charts import Figure, Key, RunLike, figures
+from loadlib.report import (
+    failed,
+    health,
+    limits,
+    models,
+    quality,
+    samples,
+    scripts,
+    server,
+    svg,
+    tiles,
+    view,
+    words,
+)
 from loadlib.report import format as f
-from loadlib.report import health, limits, quality, server, svg, view, words
 from loadlib.summary import Group, Summary
 
 SECTIONS = {
     "ttft-histogram": "latency",
     "ttft-percentiles": "latency",
+    "token-percentiles": "latency",
+    "stalls": "latency",
+    "tpot-by-load": "latency",
     "ttft-by-length": "latency",
+    "prefill-by-length": "latency",
     "user-rate-histogram": "throughput",
+    "user-rate-percentiles": "throughput",
     "system-throughput": "throughput",
+    "timeline": "timeline",
     "load-ladder": "ladder",
+    "pareto": "ladder",
     "quality-by-load": "quality",
+    "needle-recall": "quality",
     "server-load": "server",
 }
 """Which section of the page a chart stands in."""
@@ -43,11 +66,33 @@ PAGES = ("summary.md", "junit.xml")  # made after this page, so it cannot know t
 SOMETIMES = ("server.csv",)  # not every run has it
 
 
-def render(run: RunLike) -> str:
-    """The page. `run.manifest`, where there is one, adds the command line and file hashes."""
+def render(run: RunLike, *, static: bool = False, picked: Sequence[samples.Picked] = ()) -> str:
+    """The page. `run.manifest`, where there is one, adds the command line and file hashes.
+
+    `static` leaves out all scripts; `picked` are single requests to show.
+    """
+    with _uncollected():
+        return _rendered(run, static=static, picked=picked)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without cyclic garbage collection: it finds nothing in what a page is made of, and takes a
+    quarter of the time."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
+
+
+def _rendered(run: RunLike, *, static: bool, picked: Sequence[samples.Picked]) -> str:
     summary = run.summary
+    drawn = figures(run)
     sections: dict[str, list[tuple[Figure, Markup]]] = {}
-    for figure in figures(run):
+    for figure in drawn:
         sections.setdefault(SECTIONS[figure.id], []).append((figure, svg.draw(figure)))
     manifest: Mapping[str, Any] = getattr(run, "manifest", None) or {}
     return _template().render(
@@ -56,24 +101,30 @@ def render(run: RunLike) -> str:
         health=health,
         limits=limits,
         quality=quality,
+        failed=failed,
+        models=models,
         server=server,
         icons=words.STATUS_ICONS,
         summary=summary,
-        groups=view.measured(summary),
+        groups=view.shown(summary),
+        places=view.numbers(summary),
         warmups=[group for group in summary.groups if group.kind == "warmup"],
-        several=view.several_phases(summary),
         head=view.headline(summary, so_far=getattr(run, "so_far", False)),
         facts=facts(summary),
+        tiles=tiles.tiles(summary),
         sections=sections,
         swatch=swatch,
         prices=price_rows(summary),
         costs=cost_rows(summary),
         scenario=scenario_yaml(summary),
         environment=list(f.flat(summary.environment)),
-        models=[(f.name(name), list(f.flat(row))) for name, row in summary.models.items()],
+        resolved=[(f.name(name), list(f.flat(row))) for name, row in summary.models.items()],
         command=shlex.join(f.line(word) for word in manifest.get("argv", ())),
         files=file_rows(manifest),
         glossary=words.glossary(),
+        picked=picked,
+        kinds=samples.KINDS,
+        script=None if static else scripts.script(summary, drawn),
     )
 
 
@@ -154,7 +205,7 @@ def cost_rows(summary: Summary) -> list[tuple[str, ...]]:
             _priced(group, group.cost_usd.per_1k_requests),
             _priced(group, group.cost_usd.per_1k_good_requests),
         )
-        for group in view.measured(summary)
+        for group in view.shown(summary)
     ]
 
 

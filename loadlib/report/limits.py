@@ -28,8 +28,9 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class LimitRow:
-    """One model; `cells` in the order of `HEADS`."""
+    """One model; `cells` in the order of `HEADS`; `name` as the scenario has it."""
 
+    name: str
     model: str
     cells: tuple[Cell, ...]
 
@@ -71,7 +72,7 @@ def _row(model: str, row: RateLimits) -> LimitRow:
         Cell(f.count(row.throttled), over=row.throttled > 0),
         Cell(f.UNKNOWN if wait is None else f.ms(wait)),
     )
-    return LimitRow(f.name(model), cells)
+    return LimitRow(model, f.name(model), cells)
 
 
 def _of(pace: Pace, asked: int | None) -> Cell:

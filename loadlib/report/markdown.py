@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from loadlib import compare
 from loadlib.report import format as f
-from loadlib.report import health, limits, server, view
+from loadlib.report import health, limits, models, server, tiles, view
 from loadlib.summary import Comparison, Summary
 
 LIMIT = 200_000  # bytes
@@ -50,13 +50,13 @@ def _head(summary: Summary) -> list[str]:
     facts = [text(f.instant(summary.started_at)) if summary.started_at else "",
              f.duration(summary.duration_s) if summary.duration_s is not None else "",
              f"exit code {summary.verdict.exit_code}"]  # fmt: skip
-    tiles = [f"{tile.label} **{tile.value}** {text(tile.detail)}" for tile in view.tiles(summary)]
+    large = [f"{tile.label} **{tile.value}** {text(tile.detail)}" for tile in tiles.tiles(summary)]
     return [
         f"## {head.icon} {head.word}: {name}",
         text(head.sentence),
         "\n".join(f"- {text(reason)}" for reason in head.more),
         " · ".join(filter(None, facts)),
-        "\n".join(f"- {tile}" for tile in tiles),
+        "\n".join(f"- {tile}" for tile in large),
         "\n".join(f"> {text(banner)}  " for _, banner in view.banners(summary)),
     ]
 
@@ -86,7 +86,7 @@ def _gates(summary: Summary) -> list[str]:
 
 
 def _models(summary: Summary) -> list[str]:
-    rows = view.model_rows(summary)
+    rows = models.rows(summary)
     if not rows:
         return []
     table = _table(
@@ -157,7 +157,7 @@ def _errors(summary: Summary) -> list[str]:
         table = _table(
             ("times", "where", "message, redacted"),
             "rll",
-            ((number, text(place), text(message)) for number, place, message in rows),
+            ((row.number, text(row.place), text(row.text)) for row in rows),
         )
         blocks += ["### Errors", table]
     troubled = health.troubled(summary.health)

@@ -9,6 +9,7 @@ from loadlib.report import view
 from loadlib.summary import Quality, Summary
 
 VARIANTS = 40  # rows of a group; the worst first
+ALL_VARIANTS = 200  # rows of all groups together
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,25 +23,28 @@ class QualityRow:
     score: str
     flaws: str
     bad: bool
+    group: int | None = None  # its place on the page
 
 
 def rows(summary: Summary) -> list[QualityRow]:
     """Every measured group in which answers were checked."""
     return [
-        _row(view.where(summary, group), group.quality)
-        for group in view.measured(summary)
+        _row(view.where(summary, group), group.quality, place)
+        for place, group in enumerate(view.shown(summary))
         if group.quality.checked
     ]
 
 
-def by_variant(summary: Summary) -> list[tuple[str, list[QualityRow], int]]:
-    """(group, its sorts of prompts with the worst first, how many more there are)."""
-    found = []
-    for group in view.measured(summary):
+def by_variant(summary: Summary) -> list[tuple[int, str, list[QualityRow], int]]:
+    """(place, group, its sorts of prompts with the worst first, how many more there are)."""
+    found, groups = [], view.shown(summary)
+    most = min(VARIANTS, ALL_VARIANTS // max(1, len(groups)))
+    for place, group in enumerate(groups):
         ranked = sorted(group.quality.variants.items(), key=lambda item: item[1].share or 0.0)
         if ranked:
-            shown = [_row(f.name(name), one) for name, one in ranked[:VARIANTS]]
-            found.append((view.where(summary, group), shown, max(0, len(ranked) - VARIANTS)))
+            shown = [_row(f.name(name), one, place) for name, one in ranked[:most]]
+            left = max(0, len(ranked) - most)
+            found.append((place, view.where(summary, group), shown, left))
     return found
 
 
@@ -57,7 +61,7 @@ def misses(summary: Summary, limit: int) -> list[str]:
     return lines
 
 
-def _row(name: str, found: Quality) -> QualityRow:
+def _row(name: str, found: Quality, place: int | None = None) -> QualityRow:
     return QualityRow(
         name=name,
         checked=f.count(found.checked),
@@ -66,4 +70,5 @@ def _row(name: str, found: Quality) -> QualityRow:
         score=f.share(found.score),
         flaws=", ".join(f"{f.count(n)} {flaw}" for flaw, n in found.flaws.items()),
         bad=found.passed < found.checked,
+        group=place,
     )

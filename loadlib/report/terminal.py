@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loadlib.report import format as f
-from loadlib.report import health, limits, quality, server, view
+from loadlib.report import health, limits, models, quality, server, tiles, view
 from loadlib.report.markdown import ARROWS, INDICATIVE
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Summary
@@ -75,11 +75,11 @@ def print_summary(
 def _title(summary: Summary, style: str) -> Text:
     groups = view.measured(summary)
     head = view.headline(summary)
-    models = len({group.model for group in groups})
+    number = len({group.model for group in groups})
     scheduled = sum(group.requests.scheduled for group in groups)
     facts = [
         f.name(summary.name or "run"),
-        f"{models} model{'s' if models != 1 else ''}" if models else "",
+        f"{number} model{'s' if number != 1 else ''}" if number else "",
         f.duration(summary.duration_s) if summary.duration_s is not None else "",
         f"{f.count(scheduled)} request{'s' if scheduled != 1 else ''}",
     ]
@@ -115,7 +115,7 @@ def _gates(summary: Summary, out: Console) -> None:
 
 
 def _groups(summary: Summary, out: Console) -> None:
-    rows = view.model_rows(summary)
+    rows = models.rows(summary)
     if not rows:
         return
     wide = out.width >= 100
@@ -145,7 +145,7 @@ def _misses(summary: Summary, out: Console) -> None:
     answers that did not pass their check, what servers said of themselves, and prompts of
     another length than was asked for."""
     told = view.error_examples(summary, limit=MESSAGES)
-    lines = [f"{number}× {text} ({place})" for number, place, text in told]
+    lines = [f"{row.number}× {row.text} ({row.place})" for row in told]
     lines[:0] = _dropped(summary)
     lines += [*quality.misses(summary, limit=MESSAGES), *limits.lines(summary)[:MESSAGES]]
     lines += server.lines(summary)[:MESSAGES]
@@ -178,7 +178,7 @@ def _health(summary: Summary, out: Console) -> None:
     line = Text("  ").append(f"health {STATUS_ICONS[status]} {status}", style=style)
     if condition.overridden:
         line.append(" · --allow-unhealthy: the gates decided whatever it is", style="yellow")
-    cost = view.spent(summary)
+    cost = tiles.spent(summary)
     if view.measured(summary):
         line.append(f" · {' '.join(cost)}" if cost is not None else " · cost unknown")
     out.print(line, soft_wrap=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from loadlib.charts import parts
 from loadlib.charts.ladder import sentence
@@ -13,6 +13,8 @@ from loadlib.report import format as f
 from loadlib.report.words import STATUS_ICONS
 from loadlib.summary import Comparison, Gate, Group, Stats, Summary
 
+GROUPS = 24  # shown; more are summed up
+GATES = 100  # shown, the worst first
 REASONS = 6  # listed under the verdict
 REASON_LIMIT = 600  # characters: causes and remedies are said to the end
 _SEVERITY = {"fail": 0, "inconclusive": 1, "pass": 2}
@@ -30,15 +32,6 @@ class Headline:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
-    """One number worth a large font, and what it is of."""
-
-    label: str
-    value: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class GateRow:
     """A gate as text; `bar` is (observed, low, high) as a share of the bar, the limit at 2/3."""
 
@@ -52,35 +45,52 @@ class GateRow:
     margin: str
     n: str
     note: str
+    samples: int  # n as a number
+    group: int | None  # its place on the page
+    inside: float | None  # the margin as a number
     bar: tuple[float, float | None, float | None] | None
-
-
-@dataclass(frozen=True, slots=True)
-class ModelRow:
-    """One measured group of the per-model table; TTFT p50, p90, p99 as (response, sent clock)."""
-
-    model: str
-    workload: str
-    phase: str
-    load: str
-    ok: str
-    failed: str
-    failures: bool
-    offered: str
-    achieved: str
-    ttft: tuple[tuple[str, str], ...]
-    tpot_p50: str
-    tpot_p99: str
-    user_rate: str
-    system_rate: str
-    goodput: str
-    cost: str
-    quality: str
 
 
 def measured(summary: Summary) -> list[Group]:
     """The groups of the measure phases: by model, workload, phase."""
     return parts.measured(summary)
+
+
+def shown(summary: Summary) -> list[Group]:
+    """Those that tables and charts have room for: all, or the busiest `GROUPS`, in their order."""
+    groups = measured(summary)
+    if len(groups) <= GROUPS:
+        return groups
+    busiest = sorted(groups, key=lambda group: -group.requests.scheduled)[:GROUPS]
+    kept = {key(group) for group in busiest}
+    return [group for group in groups if key(group) in kept]
+
+
+def rest(summary: Summary) -> str:
+    """The groups that were left out, summed up in a sentence; empty where none were."""
+    kept = {key(group) for group in shown(summary)}
+    left = [group for group in measured(summary) if key(group) not in kept]
+    if not left:
+        return ""
+    sent = sum(group.requests.scheduled for group in left)
+    bad = sum(group.requests.failed + group.requests.lost for group in left)
+    tails = [stats.p99 for g in left if (stats := g.metrics.get("ttft")) and stats.p99 is not None]
+    spread = f"; TTFT p99 {f.ms(min(tails))} to {f.ms(max(tails))}" if tails else ""
+    more = "1 more group" if len(left) == 1 else f"{f.count(len(left))} more groups"
+    return (
+        f"{more}, less busy than these: {f.count(sent)} requests, {f.count(bad)} failed{spread}. "
+        "summary.json has all of them."
+    )
+
+
+def key(item: Group | Gate) -> tuple[str, str, str]:
+    """What names a group."""
+    return item.model, item.workload, item.phase
+
+
+def numbers(summary: Summary) -> dict[tuple[str, str, str], int]:
+    """The places of the groups on the page, by which its script knows them."""
+    return {key(group): place for place, group in enumerate(shown(summary))}
 
 
 def several_phases(summary: Summary) -> bool:
@@ -103,14 +113,35 @@ def headline(summary: Summary, *, so_far: bool = False) -> Headline:
     """The verdict in one sentence; of a run that goes on, that there is none yet."""
     verdict = summary.verdict
     reasons = tuple(f.line(reason, REASON_LIMIT) for reason in verdict.reasons)
-    first = reasons[0] if reasons else _no_reason(summary)
+    failed = [gate for gate in sorted(summary.gates, key=rank) if gate.status == "fail"]
+    if verdict.status == "fail" and failed and failed[0].observed is not None:
+        reasons = (_worst(summary, failed), *(_missed(summary, gate) for gate in failed[1:]))
     return Headline(
         status=verdict.status,
         word="SO FAR" if so_far else verdict.status.upper(),
         icon=STATUS_ICONS[verdict.status],
-        sentence=first,
+        sentence=reasons[0] if reasons else _no_reason(summary),
         more=_cut(reasons[1:]),
     )
+
+
+def _worst(summary: Summary, failed: Sequence[Gate]) -> str:
+    """The gate that failed by most, with its interval, and how many failed."""
+    gate = failed[0]
+    side = "below" if lower_bound(gate) else "over"
+    interval = f.interval(gate.ci95, gate.unit)
+    seen = " ".join(filter(None, (f.value(gate.observed, gate.unit), interval)))
+    verb = "fail" if len(failed) > 1 else "fails"
+    count = f"{len(failed)} of {len(summary.gates)} objectives {verb}"
+    return (
+        f"{where(summary, gate)}: {f.line(gate.expression)}, but {seen} was observed, "
+        f"{f.share(abs(margin(gate) or 0.0))} {side} the limit; {count}."
+    )
+
+
+def _missed(summary: Summary, gate: Gate) -> str:
+    seen = "nothing" if gate.observed is None else f.value(gate.observed, gate.unit)
+    return f"{where(summary, gate)}: {f.line(gate.expression)}, but {seen} was observed"
 
 
 def _cut(reasons: tuple[str, ...]) -> tuple[str, ...]:
@@ -154,94 +185,6 @@ def rank(gate: Gate) -> tuple[int, float]:
     return _SEVERITY[gate.status], 0.0 if inside is None else inside
 
 
-def tiles(summary: Summary) -> list[Tile]:
-    """Six numbers; over several groups the range of them, never a pooled percentile."""
-    groups = measured(summary)
-    ok = sum(g.requests.ok for g in groups)
-    total = sum(g.requests.scheduled for g in groups)
-    bad = sum(g.requests.failed + g.requests.lost for g in groups)
-    dropped = sum(g.requests.dropped for g in groups)
-    lost = [f"{f.count(bad)} failed", f"{f.count(dropped)} dropped" if dropped else ""]
-    return [
-        Tile("Requests ok", f.count(ok), f"of {f.count(total)}; {', '.join(filter(None, lost))}"),
-        _lowest(summary, "Goodput", [(g.goodput.share, g) for g in groups], "share"),
-        _slowest(summary, "p50"),
-        _slowest(summary, "p99"),
-        _lowest(
-            summary,
-            "Tokens/s per user",
-            [(_stat(g, "output_tok_s_user", "p50"), g) for g in groups],
-            "",
-        ),
-        _cost(summary),
-    ]
-
-
-def _stat(group: Group, metric: str, stat: str) -> float | None:
-    stats = group.metrics.get(metric)
-    value: float | None = getattr(stats, stat) if stats is not None else None
-    return value
-
-
-def _known(found: Sequence[tuple[float | None, Group]]) -> list[tuple[float, Group]]:
-    return [(value, group) for value, group in found if value is not None]
-
-
-def _slowest(summary: Summary, stat: str) -> Tile:
-    known = _known([(_stat(g, "ttft", stat), g) for g in measured(summary)])
-    ranked = sorted(known, key=lambda found: -found[0])
-    tile = _extreme(summary, f"TTFT {stat}", ranked, "ms")
-    if not ranked or ranked[0][1].metrics["ttft"].n >= FLOORS[stat]:
-        return tile
-    return replace(tile, value=f"{tile.value} †")
-
-
-def _lowest(
-    summary: Summary, label: str, found: list[tuple[float | None, Group]], unit: str
-) -> Tile:
-    return _extreme(summary, label, sorted(_known(found), key=lambda v: v[0]), unit)
-
-
-def _extreme(summary: Summary, label: str, ranked: list[tuple[float, Group]], unit: str) -> Tile:
-    """The worst group in large type, and the best beside it."""
-    if not ranked:
-        return Tile(label, f.UNKNOWN, "not measured")
-    worst, group = ranked[0]
-    if len(ranked) == 1:
-        return Tile(label, f.value(worst, unit), where(summary, group))
-    detail = f"worst, {where(summary, group)}; best {f.value(ranked[-1][0], unit)}"
-    if ranked[0][0] == ranked[-1][0]:
-        detail = "in every group"
-        if len(ranked) < len(measured(summary)):
-            detail += f" that has {'objectives' if label == 'Goodput' else 'a value'}"
-    return Tile(label, f.value(worst, unit), detail)
-
-
-def spent(summary: Summary) -> tuple[str, str] | None:
-    """What the whole run cost, and how that is counted; None where no list price is known."""
-    known = [(g.cost_usd.total, g) for g in summary.groups if g.cost_usd.total is not None]
-    if not known:
-        return None
-    warm = any(cost and group.kind == "warmup" for cost, group in known)
-    total = f.usd(sum(cost for cost, _ in known))
-    counted = "at list price, incl. warm-up" if warm else "at list price"
-    unknown = sum(group.cost_usd.unknown for group in summary.groups)
-    return total, f"{counted}, {f.count(unknown)} of unknown cost left out" if unknown else counted
-
-
-def _cost(summary: Summary) -> Tile:
-    found = spent(summary)
-    if found is None:
-        return Tile("Cost", f.UNKNOWN, "no list price known")
-    total, counted = found
-    costs = [group.cost_usd.per_1k_requests for group in measured(summary)]
-    per = [cost for cost in costs if cost is not None]
-    if not per:
-        return Tile("Cost", total, counted)
-    spread = f.usd(min(per)) if len(per) == 1 else f"{f.usd(min(per))} to {f.usd(max(per))}"
-    return Tile("Cost", total, f"{counted}; {spread} per 1,000 requests")
-
-
 # — banners ————————————————————————————————————————————————————————————————————
 
 
@@ -266,6 +209,7 @@ def banners(summary: Summary) -> list[tuple[str, str]]:
         found.append(("warn", "No request was sent in a measure phase."))
     if groups and any(g.closed_loop for g in groups):
         found.append(("warn", CLOSED))
+    found += [("warn", line) for line in (*throttled(summary), *undecided(summary))]
     found += [("warn", line) for line in delivered(summary)]
     if str(summary.scenario.get("target")) == "simulator":
         found.append(("info", SIMULATED))
@@ -274,6 +218,37 @@ def banners(summary: Summary) -> list[tuple[str, str]]:
     found += [("info", f.line(n)) for n in summary.notices if not n.startswith(said)]
     found += [("info", f.line(skipped)) for skipped in summary.skipped]
     return list(dict.fromkeys(found))
+
+
+def throttled(summary: Summary) -> list[str]:
+    """How much was refused for rate limits, in a line; what got through is no measure of more."""
+    found = [(g.requests.throttled, g) for g in measured(summary) if g.requests.throttled]
+    if not found:
+        return []
+    sent = sum(group.requests.sent for group in measured(summary))
+    total = sum(number for number, _ in found)
+    _, worst = max(found, key=lambda item: item[0])
+    most = f", most of {where(summary, worst)}" if len(measured(summary)) > 1 else ""
+    counted = f"{f.count(total)} of {f.count(sent)} requests were throttled (429, 529){most}"
+    return [f"{counted}: latencies are of what got through, not of what would come without limit."]
+
+
+def undecided(summary: Summary) -> list[str]:
+    """Which gates had too few samples to decide, in a line."""
+    few = [g for g in summary.gates if g.status == "inconclusive" and _too_few(g)]
+    if not few:
+        return []
+    gate = few[0]
+    first = f"{where(summary, gate)}, {f.line(gate.expression)} (n {f.count(gate.n)})"
+    if len(few) == 1:
+        return [f"Too few samples to decide an objective: {first}."]
+    return [f"Too few samples to decide {len(few)} objectives: {first}, and {len(few) - 1} more."]
+
+
+def _too_few(gate: Gate) -> bool:
+    """Whether the gate's statistic has a floor that its samples do not reach."""
+    stat = gate.expression.split("<")[0].split(">")[0].strip().rpartition(".")[2]
+    return gate.n < FLOORS.get(stat.replace("p99.9", "p99_9"), 0)
 
 
 def delivered(summary: Summary) -> list[str]:
@@ -286,10 +261,13 @@ def delivered(summary: Summary) -> list[str]:
 
 def gate_rows(summary: Summary) -> list[GateRow]:
     """All gates, the worst first."""
-    return [_gate_row(summary, gate) for gate in sorted(summary.gates, key=rank)]
+    places = numbers(summary)
+    return [
+        _gate_row(summary, gate, places.get(key(gate))) for gate in sorted(summary.gates, key=rank)
+    ]
 
 
-def _gate_row(summary: Summary, gate: Gate) -> GateRow:
+def _gate_row(summary: Summary, gate: Gate, place: int | None) -> GateRow:
     inside = margin(gate)
     notes = [f.line(gate.reason), "default gate" if gate.default else ""]
     return GateRow(
@@ -303,6 +281,9 @@ def _gate_row(summary: Summary, gate: Gate) -> GateRow:
         margin=_signed_share(inside),
         n=f.count(gate.n),
         note="; ".join(filter(None, notes)),
+        samples=gate.n,
+        group=place,
+        inside=inside,
         bar=_bar(gate),
     )
 
@@ -328,43 +309,6 @@ def _bar(gate: Gate) -> tuple[float, float | None, float | None] | None:
 
 def _on_bar(value: float, limit: float) -> float:
     return min(1.0, max(0.0, value / limit * 2 / 3))
-
-
-def model_rows(summary: Summary) -> list[ModelRow]:
-    """The comparison of models: one row per measured group."""
-    return [_model_row(summary, group) for group in measured(summary)]
-
-
-def _model_row(summary: Summary, group: Group) -> ModelRow:
-    response, sent = group.metrics.get("ttft"), group.metrics.get("sent_ttft")
-    cost = group.cost_usd.per_1k_requests
-    return ModelRow(
-        model=f.name(group.model),
-        workload=f.name(group.workload),
-        phase=f.name(group.phase) if several_phases(summary) else "",
-        load=f.line(group.load),
-        ok=f.count(group.requests.ok),
-        failed=f.count(group.requests.failed + group.requests.lost),
-        failures=bool(group.requests.failed + group.requests.lost),
-        offered=f.rps(group.throughput.offered_rps),
-        achieved=f.rps(group.throughput.achieved_rps),
-        ttft=tuple(_clocks(response, sent, stat) for stat in ("p50", "p90", "p99")),
-        tpot_p50=percentile(group.metrics.get("tpot"), "p50"),
-        tpot_p99=percentile(group.metrics.get("tpot"), "p99"),
-        user_rate=f.number(_stat(group, "output_tok_s_user", "p50")),
-        system_rate=f.number(group.throughput.output_tok_s),
-        goodput=f.share(group.goodput.share),
-        cost=f.usd(cost),
-        quality=f.share(group.quality.share),
-    )
-
-
-def _clocks(response: Stats | None, sent: Stats | None, stat: str) -> tuple[str, str]:
-    """Response clock; sent clock and what waiting before sent added."""
-    a = getattr(response, stat) if response else None
-    b = getattr(sent, stat) if sent else None
-    added = None if a is None or b is None else a - b
-    return percentile(response, stat), f.sum_ms(b, added)
 
 
 def percentile(stats: Stats | None, stat: str) -> str:
@@ -407,7 +351,7 @@ CAUSES = 8  # columns of their own; rarer ones share a column
 
 def outcome_table(summary: Summary) -> OutcomeTable | None:
     """How requests ended that were not ok; None where all were."""
-    found = [(group, _causes(group)) for group in measured(summary)]
+    found = [(group, _causes(group)) for group in shown(summary)]
     total: dict[str, int] = {}
     for _, causes in found:
         for cause, number in causes.items():
@@ -446,16 +390,34 @@ def _causes(group: Group) -> dict[str, int]:
     return named
 
 
-def error_examples(summary: Summary, limit: int = 20) -> list[tuple[str, str, str]]:
-    """(count, where, text) of the most frequent error texts, equal ones put together."""
-    found: dict[str, tuple[int, list[str]]] = {}
+@dataclass(frozen=True, slots=True)
+class ErrorExample:
+    """A message, how often it came, and where: in words, and as places on the page."""
+
+    number: str
+    place: str
+    text: str
+    groups: str
+
+
+def error_examples(summary: Summary, limit: int = 20) -> list[ErrorExample]:
+    """The most frequent error texts, equal ones put together."""
+    found: dict[str, list[tuple[int, Group]]] = {}
     for group in summary.groups:
         for raw, number in group.errors.items():
-            text = f.line(raw)
-            before, places = found.get(text, (0, []))
-            found[text] = (before + number, [*places, where(summary, group)])
-    ranked = sorted(found.items(), key=lambda item: -item[1][0])[:limit]
-    return [(f.count(number), _places(places), text) for text, (number, places) in ranked if number]
+            found.setdefault(f.line(raw), []).append((number, group))
+    ranked = sorted(found.items(), key=lambda item: -sum(n for n, _ in item[1]))[:limit]
+    places = numbers(summary)
+    return [
+        ErrorExample(
+            number=f.count(total),
+            place=_places([where(summary, group) for _, group in seen]),
+            text=text,
+            groups=" ".join(str(places.get(key(group), "x")) for _, group in seen),
+        )
+        for text, seen in ranked
+        if (total := sum(number for number, _ in seen))
+    ]
 
 
 def _places(places: list[str]) -> str:

@@ -10,6 +10,17 @@ STATUS_ICONS = {
 }  # fmt: skip
 """A shape for every status, so that colour is never the only sign."""
 
+OUTCOMES: dict[str, str] = {
+    "throttled": "HTTP 429 or 529: a rate limit",
+    "rejected": "any other 4xx, or a redirect",
+    "server_error": "5xx, or an error inside the stream",
+    "timeout": "a limit of the scenario's timeouts was reached",
+    "disconnected": "the connection failed or broke",
+    "malformed": "not HTTP, not SSE, not JSON, or without end",
+    "truncated": "the body ended properly, the answer did not",
+}
+"""How a request can fail, as the glossary of the documentation has it."""
+
 WORDS: dict[str, str] = {
     "intended start": "the instant the schedule says the request begins",
     "sent": "the first byte of the request was handed to the kernel",
