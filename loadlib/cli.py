@@ -174,7 +174,13 @@ def run(**given: Any) -> int:
               help="Worker processes; -1: one per core.")  # fmt: skip
 @_as_master
 @click.option("--web-host", default="127.0.0.1", show_default=True, help="Address to bind.")
-@click.option("--web-port", default=8089, show_default=True, help="Port to bind.")
+@click.option(
+    "--web-port",
+    type=click.IntRange(1, 65_535),
+    default=8089,
+    show_default=True,
+    help="Port to bind.",
+)
 @click.option("--allow-unhealthy", is_flag=True, help="Judge even an unhealthy measurement.")
 @click.option("--no-report", is_flag=True, help="No report.html; `loadlib report` makes it later.")
 @click.option("-v", "--verbose", is_flag=True, help="Locust's own log.")
@@ -182,7 +188,10 @@ def run(**given: Any) -> int:
 def ui(web_host: str, web_port: int, **given: Any) -> int:
     """Open Locust's web UI on a scenario; each Start…Stop is one run folder."""
     _check_roles(given)
-    _say(f"web UI on http://{web_host}:{web_port}", err=True)
+    _, flags = launch.scenario_and_flags(given)
+    if not any(flag.startswith(("--web-host", "--web-port", "-P")) for flag in flags):
+        launch.check_address(web_host, web_port)
+        _say(f"web UI on http://{web_host}:{web_port}", err=True)
     return _locust(["--web-host", web_host, "--web-port", str(web_port)], given)
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import secrets
+import tempfile
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,16 @@ MANIFEST = "manifest.json"
 LATEST = "latest"
 SHARDS = "shards"  # what workers keep for themselves
 _TEMPORARY = ".loadlib-"
+
+
+def why_not(root: Path) -> str | None:
+    """Why no folder can be made in `root`, which is made itself where it is not there; or None."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=root)).rmdir()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 class Appender:

@@ -119,13 +119,20 @@ def gather(paths: Sequence[Path], out: Path | None = None) -> Gathered:
         DataError: one that is none, or of another run.
         PreflightError: the folder cannot be written.
     """
-    found = [_open(path) for path in _files(paths)]
-    first = found[0].about
+    files = _files(paths)
+    found = [one for path in files if (one := _open(path)) is not None]
+    if not found:
+        raise DataError("does not begin with what its run is", file=str(files[0]))
+    first, places = found[0].about, dict[str, tuple[int, int]]()
     for one in found:
         if one.about.run != first.run:
             why = f"of run {one.about.run}, {found[0].path.name} of {first.run}"
             raise DataError(why, file=str(one.path))
-    merging = _Merging(found, first)
+        # Reports are told apart by their worker: those of a namesake would pass for duplicates.
+        if places.setdefault(one.about.worker, one.about.shard) != one.about.shard:
+            raise DataError("its worker has another shard in another file", file=str(one.path))
+    read = {one.path for one in found}
+    merging = _Merging(found, first, [path for path in files if path not in read])
     writer = RunWriter.create(
         _beside(found[0].path) if out is None else out,
         first.scenario,
@@ -140,6 +147,7 @@ def gather(paths: Sequence[Path], out: Path | None = None) -> Gathered:
 class _Merging:
     shards: Sequence[_Shard]
     about: Begin
+    torn: Sequence[Path]  # files that do not even say what their run is
     totals: Totals = field(default_factory=Totals)
     session: Session = field(init=False)
 
@@ -170,6 +178,7 @@ class _Merging:
         words = [word for word in said.values() if word is not None]
         if self.about.free:
             self.session.scenario = self._with_edits(words)
+        self._check_phases(said)
         ending = self._ending(words)
         missing = tuple(map(one_line, self._losses(said, ending)))
         self.session.notices += [f"made of {len(self.shards)} shard files", *missing]
@@ -241,6 +250,13 @@ class _Merging:
         more = [first.model_copy(update={"name": name}) for name in titles if name not in known]
         return scenario.model_copy(update={"load": (*scenario.load, *more)})
 
+    def _check_phases(self, said: Mapping[str, LastWord | None]) -> None:
+        """Raises DataError where a last word tells of a phase that the scenario has not."""
+        known = {phase.title for phase in self.session.scenario.load}
+        for name, word in said.items():
+            if word is not None and not known.issuperset(span.phase for span in word.spans):
+                raise DataError(f"worker {name}: its last word has a phase of another scenario")
+
     def _losses(self, said: Mapping[str, LastWord | None], ending: Ending) -> Iterator[str]:
         """What is known to be missing, each also a gap in the ledger."""
         ledger = self.totals.ledger
@@ -261,34 +277,50 @@ class _Merging:
             elif word.left and not ending.cut_short:
                 account.expect(account.last + 1)
                 yield f"worker {name} left before the end; its share is missing"
+        yield from self._absent()
+
+    def _absent(self) -> Iterator[str]:
+        """Workers of whom there is no file, or none that can be read."""
+        ledger = self.totals.ledger
         count = max(one.about.shard[1] for one in self.shards)
         here = {one.about.shard[0] for one in self.shards}
-        for index in sorted(set(range(count)) - here):
+        absent = sorted(set(range(count)) - here)
+        for index in absent:
             name = PHANTOM.format(index + 1, count)
             ledger[name].expect(1)
             yield f"{name} is not there: what its worker sent is missing"
+        read = {one.path.stem for one in self.shards}
+        for path in self.torn:
+            if path.stem in read:
+                continue  # of which there is a better copy
+            if not absent:
+                ledger[path.stem].expect(1)
+            yield f"{path.name} is damaged where it says what its run is: nothing of it is here"
 
 
 def _files(paths: Sequence[Path]) -> list[Path]:
     found: dict[Path, None] = {}
     for path in paths:
-        mine = shards.find(path) if path.is_dir() else [path]
+        # Who names a link means where it leads; one that lies in a folder may be a stranger's.
+        inside = [one.parent.resolve() / one.name for one in shards.find(path)]
+        mine = inside if path.is_dir() else [path.resolve()]
         if not mine:
             raise UsageError(
                 f"{path} holds no shard files (*{shards.SUFFIX}): a run of one process keeps none,"
                 f" `loadlib report {path}` reads what it wrote"
             )
-        found |= dict.fromkeys(one.resolve() for one in mine)
+        found |= dict.fromkeys(mine)
     if not found:
         raise UsageError("no shard files: give a run folder, or the files")
     return list(found)
 
 
-def _open(path: Path) -> _Shard:
+def _open(path: Path) -> _Shard | None:
+    """None where what its run is, which a file begins with, is torn or damaged."""
     reports = shards.read(path)
     begin = next(reports, {})
     if begin.pop("kind", None) != "begin":
-        raise DataError("does not begin with what its run is", file=str(path))
+        return None
     about = _converted(begin, Begin, path)
     index, count = about.shard
     if not 0 <= index < count <= MOST_WORKERS:

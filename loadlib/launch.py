@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from loadlib import keys, scenario_yaml
-from loadlib.errors import UsageError
+from loadlib.errors import PreflightError, UsageError
 from loadlib.redact import redact, redact_argv
 
 LOCUSTFILE = Path(__file__).with_name("swarm") / "locustfile.py"
@@ -136,6 +136,17 @@ def _own_port() -> list[str]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     return ["--master-bind-host", "127.0.0.1", "--master-bind-port", port, "--master-port", port]
+
+
+def check_address(host: str, port: int) -> None:
+    """Raises PreflightError where nothing can listen there: Locust would end in a traceback."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        number = error.errno  # Python's text says the address once more
+        why = os.strerror(number) if number is not None and number > 0 else str(error)
+        raise PreflightError(f"cannot listen on {host}:{port}: {why}") from None
 
 
 def _check_locustfile(flags: Sequence[str]) -> None:

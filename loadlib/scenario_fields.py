@@ -112,8 +112,8 @@ def scalar_or_list(values: Sequence[Any]) -> Any:
 
 
 def _tidy(value: float) -> float | int:
-    """`90`, not `90.0`: as people write it."""
-    return int(value) if value == int(value) else value
+    """`90`, not `90.0`: as people write it. Nobody writes 1e300 with 300 zeros, nor is it read."""
+    return int(value) if value < 1e15 and value == int(value) else value
 
 
 def check_name(value: str) -> str:

@@ -230,6 +230,43 @@ def test_a_file_that_does_not_begin_is_refused(tmp_path):
         gathering.gather([tmp_path / "y.shard"])
 
 
+@pytest.mark.parametrize(
+    ("left", "why"),
+    [
+        (0, "the machine went down before the disk had anything"),
+        (5, "… or within the first line"),
+        (len(shards.MAGIC), "killed between the first line and the first frame"),
+        (100, "… or within that frame"),
+    ],
+)
+def test_a_file_torn_at_its_beginning_is_a_gap_and_the_others_count(tmp_path, left, why):
+    folder = tmp_path / "reports" / "r"
+    whole, torn = shard(folder, 0), shard(folder, 1)
+    torn.write_bytes(torn.read_bytes()[:left])
+    found = gathering.gather([folder])
+    assert (found.workers, found.requests) == (1, 8), why
+    assert found.missing == (
+        "shard 2 of 2 is not there: what its worker sent is missing",
+        "host_1.shard is damaged where it says what its run is: nothing of it is here",
+    )
+    assert runs.load(found.folder).summary.verdict.status == "inconclusive"
+    copy = tmp_path / whole.name  # of the other one, as small
+    copy.write_bytes(shards.MAGIC)
+    alone = shard(tmp_path / "alone", 0, count=1)
+    assert gathering.gather([alone, copy], tmp_path / "out").missing == (), "there is a better one"
+
+
+def test_a_worker_that_only_a_torn_file_tells_of_is_a_gap(tmp_path):
+    """Without a scenario workers join at any time, so no shard is known to be absent."""
+    folder = tmp_path / "reports" / "r"
+    shard(folder, 0, count=1, free=True)
+    (folder / "shards" / "host_9.shard").write_bytes(shards.MAGIC)
+    found = gathering.gather([folder])
+    assert len(found.missing) == 1
+    (reason,) = runs.load(found.folder).summary.verdict.reasons
+    assert "sequence gaps is 1" in reason
+
+
 def test_a_phase_that_an_edit_opened_is_a_row_of_its_own(tmp_path):
     folder = tmp_path / "reports" / "r"
     shard(folder, 0, count=1, free=True, phases=(PHASE, f"{PHASE}-2"))
@@ -328,6 +365,29 @@ def test_what_no_worker_has_reported_is_refused(tmp_path, changed, words):
         return
     with pytest.raises(DataError, match=words):
         gathering.gather([path], tmp_path / "out")
+
+
+def test_two_workers_of_one_name_do_not_pass_for_one(tmp_path):
+    """The second one's reports would be taken for duplicates, and half of a run would pass."""
+    files = [shard(tmp_path / "a", 0), shard(tmp_path / "b", 1, worker="host_0")]
+    with pytest.raises(DataError, match=r"host_1\.shard: its worker has another shard"):
+        gathering.gather(files, tmp_path / "out")
+
+
+def test_a_last_word_of_another_scenario_is_refused(tmp_path):
+    path = shard(tmp_path, 0, count=1, phases=("another",))
+    with pytest.raises(DataError, match="host_0: its last word has a phase of another scenario"):
+        gathering.gather([path], tmp_path / "out")
+
+
+def test_a_link_in_a_folder_is_not_followed_and_one_that_is_named_is(tmp_path):
+    path = shard(tmp_path / "mine", 0, count=1)
+    link = shards.path_of(tmp_path / "theirs", "host_0")
+    link.parent.mkdir(parents=True)
+    link.symlink_to(path)
+    with pytest.raises(DataError, match="leads out of"):
+        gathering.gather([tmp_path / "theirs"], tmp_path / "out")
+    assert gathering.gather([link], tmp_path / "out").requests == 8
 
 
 def test_a_shard_that_is_a_link_out_or_nested_without_end(tmp_path):

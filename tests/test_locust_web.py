@@ -79,6 +79,13 @@ def test_under_a_scenario_the_users_field_is_a_ceiling_and_an_edit_is_noted(driv
         page = web.get("/")
         assert page is not None
         assert '"hide_common_options": null' in page or '"hide_common_options": false' in page, page
+        driver.reports.write_text("a file")
+        refused = web.post("/swarm", user_count=100, spawn_rate=100)
+        assert refused == {
+            "success": False,
+            "message": "cannot write a run folder in reports: File exists",
+        }
+        driver.reports.unlink()
         web.start(users=100)
         web.child.until(lambda: [row for row in web.llm if row["ok"] > 5])
         web.start(users=50)
@@ -88,7 +95,9 @@ def test_under_a_scenario_the_users_field_is_a_ceiling_and_an_edit_is_noted(driv
         assert web.child.wait().code == 0
     (folder,) = folders(driver.reports)
     assert groups(folder)["chat", "measure"]["requests"]["ok"] == 120
-    assert any("50 users from" in notice for notice in read(folder)["notices"])
+    notices = read(folder)["notices"]
+    assert any("50 users from" in notice for notice in notices)
+    assert not any("started with" in notice for notice in notices), "an Edit starts nothing"
 
 
 @pytest.mark.slow

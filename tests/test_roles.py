@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import sys
 
 import pytest
 from commandline import batch, refused
 
 from loadlib import launch
-from loadlib.errors import UsageError
+from loadlib.errors import PreflightError, UsageError
 
 NOTHING = dict.fromkeys(
     ("scenario", "models", "base_url", "rate", "users", "duration", "requests", "seed",
@@ -87,12 +89,21 @@ main()
 """
 
 
+def test_an_address_that_is_taken_is_a_sentence():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(PreflightError, match=f":{port}: Address already in use$"):
+            launch.check_address("127.0.0.1", port)
+    launch.check_address("127.0.0.1", port)
+
+
 @pytest.mark.slow
 def test_a_worker_of_another_version_is_refused_by_name_and_the_right_one_makes_the_run(driver):
     name = driver.scenario("[{phase: measure, requests: 60, arrival: constant, rate: 40/s}]")
     driver.write("other.py", OTHER)
     master = driver.start("loadlib", "run", name, "--master", "--master-bind-host", "127.0.0.1")
     port = master.env["LOCUST_MASTER_BIND_PORT"]
+    lonely = driver.start("loadlib", "run", "--worker")  # at another port
     stranger = driver.start(sys.executable, "other.py", "run", "--worker", "--master-port", port)
     refusal = stranger.wait()
     assert refusal.code == 2
@@ -108,3 +119,19 @@ def test_a_worker_of_another_version_is_refused_by_name_and_the_right_one_makes_
     assert ended.requests().get("ok") == len(ended.rows) == 60, ended.err + ended.out
     checks = {check["name"]: check["value"] for check in ended.summary["health"]["checks"]}
     assert checks["lost_samples"] == checks["sequence_gaps"] == 0
+    lonely.signal(signal.SIGINT)
+    left = lonely.wait()
+    assert (left.code, "Traceback" in left.err) == (130, False), left.err
+
+
+@pytest.mark.slow
+def test_a_second_master_on_a_port_is_a_sentence(driver):
+    name = driver.scenario("[{phase: measure, requests: 5, arrival: constant, rate: 40/s}]")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        where = ("--master-bind-host", "127.0.0.1", "--master-bind-port", port)
+        ended = driver.start("loadlib", "run", name, "--master", *where).wait()
+    assert ended.code == 3
+    assert "Address already in use" in ended.err
+    assert "is another master running?" in ended.err
+    assert "Traceback" not in ended.err

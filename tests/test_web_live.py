@@ -117,7 +117,7 @@ def wait_until(ui, condition: str, arg=None) -> None:
 
 
 def start(ui, **form):
-    return ui.web.post("/swarm", user_count=200, spawn_rate=200, **form)
+    return ui.web.post("/swarm", **{"user_count": 200, "spawn_rate": 200, **form})
 
 
 def test_before_the_first_start_the_document_is_valid_and_empty(ui):
@@ -138,6 +138,7 @@ def test_it_binds_loopback_where_nobody_says_otherwise(ui):
         ({"rate": "20/s", "duration": "soon"}, "duration"),
         ({"max_usd": "lots"}, "max_usd 'lots': a budget is a number above 0"),
         ({"max_usd": "-1"}, "a budget is a number above 0"),
+        ({"user_count": "0"}, "number of users: at least 1"),
         ({"max_usd": "nan"}, "a budget is a number above 0"),
         ({"scenario": "othre.yaml"}, "no scenario 'othre.yaml' (did you mean 'other.yaml'?)"),
         ({"scenario": "../../etc/passwd"}, "no scenario"),

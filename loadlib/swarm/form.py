@@ -107,6 +107,10 @@ class StartForm:
         Raises:
             LoadlibError: a value is wrong, or what it chooses cannot be run.
         """
+        if _is_nobody(posted.get("user_count", "")):
+            raise UsageError(
+                "number of users: at least 1, for nothing is sent without; Stop ends a run"
+            )
         with self._lock:
             plugin, said = self._plugin, self._said(posted)
             models = [name for name in posted.getlist("model") if name]
@@ -217,6 +221,14 @@ def _is_scenario(path: Path) -> bool:
         )
     except OSError:
         return False
+
+
+def _is_nobody(users: str) -> bool:
+    """Whether Locust would take it for a number of users, and arrivals wait for ever."""
+    try:
+        return int(users) <= 0
+    except ValueError:
+        return False  # Locust says what is wrong with it
 
 
 def _usd(text: str) -> str:

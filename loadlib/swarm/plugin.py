@@ -16,12 +16,14 @@ import gevent
 from gevent.event import Event
 from locust import events
 from locust import main as locust_main
+from locust.exception import RPCError
 from locust.runners import WorkerRunner
 from locust.stats import CSV_STATS_INTERVAL_SEC
 from locust.user.task import filter_tasks_by_tags
 
 from loadlib import keys, report
-from loadlib.errors import ExitCode, LoadlibError
+from loadlib.errors import ExitCode, LoadlibError, PreflightError, UsageError
+from loadlib.folder import why_not
 from loadlib.redact import redact_argv
 from loadlib.schedule import Shard
 from loadlib.session import Plan, Session, crew_notices
@@ -36,7 +38,7 @@ from loadlib.swarm.opening import Opened, Opening, untaken
 from loadlib.swarm.options import add_options, choice_of, refuse_locusts_load
 from loadlib.swarm.outbox import Outbox, Send
 from loadlib.swarm.progress import Progress
-from loadlib.swarm.signals import Signals, end_children, remember_early
+from loadlib.swarm.signals import Signals, end_children, interrupted_early, remember_early
 from loadlib.swarm.target import Simulator
 from loadlib.swarm.users import LLMMixin
 from loadlib.swarm.worker import Worker
@@ -59,8 +61,12 @@ def run_locust(arguments: list[str]) -> int:
     before, sys.argv = sys.argv, ["locust", *arguments]
     try:
         locust_main.main()  # type: ignore[no-untyped-call]
+    except RPCError as error:
+        raise PreflightError(f"{error}: is another master running?") from None
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(bool(end.code))
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+        # Locust's own end of a worker that waits for its master.
+        return int(ExitCode.SIGINT) if code == 1 and interrupted_early() else code
     finally:
         sys.argv = before
     return 0
@@ -200,7 +206,8 @@ class Plugin:
 
     def _on_spawned(self, **_kwargs: Any) -> None:
         """Under a scenario the clock starts when all users are there to take arrivals."""
-        if self.coordinator is not None and not self.session.free:
+        # Locust says so after every Edit, too.
+        if self.coordinator is not None and not self.session.free and not self.has_begun:
             users = self.runner.target_user_count
             if users < self.opening.needed:
                 self.session.notices.append(
@@ -213,6 +220,19 @@ class Plugin:
     def may_start(self) -> bool:
         """Whether no run is going on that a Start would only edit."""
         return self.coordinator is None or self.coordinator.ended.is_set()
+
+    def check_start(self) -> None:
+        """Before a Start or Edit from the page, which is told nothing of what goes wrong later.
+
+        Raises:
+            UsageError: a run is ending, and would take a Start for an Edit.
+            PreflightError: no run folder can be written.
+        """
+        if not self.may_start:
+            if self.coordinator is not None and self.coordinator.stopping:
+                raise UsageError("a run is ending: start the next one when it is over")
+        elif (why := why_not(out := Path(self.options.loadlib_out))) is not None:
+            raise PreflightError(f"cannot write a run folder in {out}: {why}")
 
     @property
     def has_begun(self) -> bool:

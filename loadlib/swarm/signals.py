@@ -32,6 +32,19 @@ def remember_early() -> None:
     meets a callback of the garbage collector, and Locust collects at length before it forks."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
+        _no_error()
+
+
+def interrupted_early() -> bool:
+    """Whether Ctrl-C came before `Signals` stood."""
+    return bool(_early)
+
+
+def _no_error() -> None:
+    """Ctrl-C is a way to end a run, not an error worth a traceback."""
+    hub = gevent.get_hub()
+    if KeyboardInterrupt not in hub.NOT_ERROR:
+        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
 
 
 def _interrupt(_number: int, _frame: object) -> NoReturn:
@@ -51,8 +64,7 @@ class Signals:
     def __init__(self, plugin: Plugin) -> None:
         self._plugin, self._main = plugin, gevent.getcurrent()
         self.got: ExitCode | None = None
-        hub = gevent.get_hub()  # Ctrl-C is a way to end a run, not an error worth a traceback
-        hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+        _no_error()
         gevent.signal_handler(signal.SIGTERM, self._on_signal, ExitCode.SIGTERM)
         gevent.signal_handler(signal.SIGINT, self._on_signal, ExitCode.SIGINT)
         if _early:

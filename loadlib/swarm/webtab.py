@@ -70,7 +70,7 @@ def install(plugin: Plugin, web_ui: Any, form: StartForm | None) -> None:
     web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     _add_table(plugin, web_ui)
     _add_pages(tab, web_ui)
-    _add_form(form, web_ui)
+    _add_form(plugin, form, web_ui)
 
 
 # -- Locust's own extension points -----------------------------------------------------------------
@@ -131,7 +131,7 @@ def _shown(value: float | None) -> float | str:
     return "–" if value is None else round(value, 1)
 
 
-def _add_form(form: StartForm | None, web_ui: Any) -> None:
+def _add_form(plugin: Plugin, form: StartForm | None, web_ui: Any) -> None:
     """Take our fields before Locust's own Start reads the rest; none, where there is no scenario.
 
     Locust takes every option it is posted, shown in the form or not: not ours.
@@ -144,13 +144,13 @@ def _add_form(form: StartForm | None, web_ui: Any) -> None:
     def swarm() -> Any:
         items = request.form.items(multi=True)
         posted = MultiDict((name, value) for name, value in items if not name.startswith(PREFIX))
-        if form is not None:
-            try:
-                changed = form.take(posted)
-            except LoadlibError as error:
-                return jsonify({"success": False, "message": str(error)})
-            for name, value in changed.items():
-                posted.setlist(name, [value])
+        try:
+            plugin.check_start()
+            changed = {} if form is None else form.take(posted)
+        except LoadlibError as error:
+            return jsonify({"success": False, "message": str(error)})
+        for name, value in changed.items():
+            posted.setlist(name, [value])
         request.form = ImmutableMultiDict(posted)
         return start()
 
