@@ -75,7 +75,7 @@ def test_run_and_ui_refuse_what_validate_refuses(tmp_path):
     path.write_text(SCENARIO.replace("target:", "tarjet:"))
     words = (f"{path}:3: unknown key 'tarjet'", "'target'")
     refused(loadlib("run", path, "--out", tmp_path / "r"), 2, *words)
-    done = loadlib("ui", path, "--web-port", "0", "--out", tmp_path / "r")
+    done = loadlib("ui", path, "--web-port", "8999", "--out", tmp_path / "r")
     assert done.code == 2
     assert done.err.splitlines()[-1].startswith(f"error: {words[0]}")
     assert not (tmp_path / "r").exists()
