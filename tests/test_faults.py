@@ -110,6 +110,21 @@ def swarm(driver):
     return make
 
 
+@pytest.fixture(scope="module")
+def minute(tmp_path_factory, paced):
+    """A run that waits a minute for its streams, while the tests between go on."""
+    driver = Driver(tmp_path_factory.mktemp("minute"), paced.base_url)
+    run = Swarm(
+        driver, "[{phase: measure, duration: 2s, arrival: constant, rate: 10/s, max_in_flight: 50}]",
+        models=["slow"], workloads={"chat": {"kind": "chat", "output_tokens": 600}},
+    )  # fmt: skip
+    for _ in range(2):
+        run.worker()
+    run.start(2)
+    yield run
+    driver.close()
+
+
 def ended_shard(path: Path) -> bool:
     """Whether its worker has said its last word."""
     return any(report["kind"] == "end" for report in shards.read(path))
@@ -137,6 +152,7 @@ def whole(ended: Ended, swarm: Swarm, model: str, requests: int) -> None:
     assert checks(ended)["lost_samples"] == checks(ended)["sequence_gaps"] == 0
 
 
+@pytest.mark.usefixtures("minute")
 def test_a_paused_worker_a_clock_that_is_off_and_one_that_comes_late(swarm):
     run = swarm("[{phase: measure, duration: 14s, arrival: constant, rate: 20/s}]", models=["fast"],
                 slo=["all: ttft.p90 < 1s"])  # fmt: skip
@@ -280,9 +296,10 @@ def test_who_asks_twice_does_not_wait_for_a_worker_that_stands_still(swarm):
     run.sends(20)
     paused.signal(signal.SIGSTOP)
     master.signal(signal.SIGINT)
-    other.wait()
+    master.until(lambda: any(map(ended_shard, run.shards())))  # the other one's
     master.signal(signal.SIGINT)
     ended = master.wait(GRACE_S + PATIENCE_S - 5)
+    assert other.wait().code == 0
     paused.signal(signal.SIGKILL)
     assert ended.code == 130, ended.err
     assert "is lost" in notice(ended, "left before the end")
@@ -325,16 +342,10 @@ def test_a_worker_that_cannot_begin_ends_the_run_and_says_why(swarm):
     assert [child.wait().code for child in workers] == [0, 0]
 
 
-def test_streams_of_a_minute_in_flight_at_the_end_are_all_counted(swarm):
-    run = swarm(
-        "[{phase: measure, duration: 2s, arrival: constant, rate: 10/s, max_in_flight: 50}]",
-        models=["slow"], workloads={"chat": {"kind": "chat", "output_tokens": 600}},
-    )  # fmt: skip
-    for _ in range(2):
-        run.worker()
-    ended = run.start(2).wait(150)
+def test_streams_of_a_minute_in_flight_at_the_end_are_all_counted(minute):
+    ended = minute.master.wait(150)
     assert ended.code == 0, ended.err
-    whole(ended, run, "slow", 20)
+    whole(ended, minute, "slow", 20)
     assert min(row["end_ns"] - row["sent_ns"] for row in ended.rows) > 55e9
     (group,) = ended.summary["groups"]
     assert group["duration_s"] < 3, "arrivals, not the draining"
