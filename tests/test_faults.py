@@ -115,7 +115,8 @@ def minute(tmp_path_factory, paced):
     """A run that waits a minute for its streams, while the tests between go on."""
     driver = Driver(tmp_path_factory.mktemp("minute"), paced.base_url)
     run = Swarm(
-        driver, "[{phase: measure, duration: 2s, arrival: constant, rate: 10/s, max_in_flight: 50}]",
+        driver,
+        "[{phase: measure, duration: 2s, arrival: constant, rate: 10/s, max_in_flight: 50}]",
         models=["slow"], workloads={"chat": {"kind": "chat", "output_tokens": 600}},
     )  # fmt: skip
     for _ in range(2):
