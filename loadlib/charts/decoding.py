@@ -114,11 +114,11 @@ def _panel(
         labels=left, ticks=left, domain=False, **(parts.GUTTER_EXTENT if left else {}),
     )  # fmt: skip
     layers: list[Any] = [
-        alt.Chart(parts.data([{"x": 0, "y": 0}]))
-        .mark_point(opacity=0)
-        .encode(x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis),
-                y=alt.Y("y:Q", scale=parts.linear_scale(top), axis=y_axis))
-    ]  # fmt: skip
+        parts.frame(
+            x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis),
+            y=alt.Y("y:Q", scale=parts.linear_scale(top), axis=y_axis),
+        )
+    ]
     said = 0
     for one in members:
         layers += _marks(one, top)

@@ -137,19 +137,23 @@ def _ridge_row(
     if not last:
         x_axis.values = parts.log_ticks(*domain)
     top = peak or 1.0
-    frame = (
-        alt.Chart(parts.data([{"x": domain[0], "y": 0}]))
-        .mark_point(opacity=0)
-        .encode(
-            x=alt.X("x:Q", scale=parts.log_scale(domain), axis=x_axis),
-            y=alt.Y(
-                "y:Q",
-                scale=parts.linear_scale(top * 1.02),
-                axis=parts.axis([0, top], "format(datum.value, '.0%')", "share" if last else None,
-                                grid=False, **parts.GUTTER_EXTENT, domain=False, ticks=False),
+    frame = parts.frame(
+        x=alt.X("x:Q", scale=parts.log_scale(domain), axis=x_axis),
+        y=alt.Y(
+            "y:Q",
+            scale=parts.linear_scale(top * 1.02),
+            axis=parts.axis(
+                [0, top],
+                "format(datum.value, '.0%')",
+                "share" if last else None,
+                grid=False,
+                **parts.GUTTER_EXTENT,
+                domain=False,
+                ticks=False,
             ),
-        )
-    )  # fmt: skip
+        ),
+        rows=[{"x": domain[0], "y": 0}],
+    )
     width = parts.WIDTH - parts.GUTTER - 18
     empty = [] if layers else [parts.nothing(width, ROW_HEIGHT)]
     name = parts.caption(panel.label, width, -46)

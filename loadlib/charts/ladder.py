@@ -197,9 +197,11 @@ def _half(
     x_axis: alt.Axis,
 ) -> list[Drawn]:
     layers = [
-        alt.Chart(parts.data([{"x": 0, "y": y_domain[0]}]))
-        .mark_point(opacity=0)
-        .encode(x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis), y=y),
+        parts.frame(
+            x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis),
+            y=y,
+            rows=[{"x": 0, "y": y_domain[0]}],
+        ),
         *_bracket(bracket, y_domain, right),
     ]
     for index, name in enumerate(names):

@@ -153,13 +153,10 @@ def _frame(
     ticks = ticks[:: max(1, -(-len(ticks) // 6))]
     x_axis = parts.axis(ticks, _LENGTH_LABEL, "prompt tokens (log₂)") if foot else parts.hidden()
     x_axis.values = ticks
-    return (
-        alt.Chart(parts.data([{"x": x_domain[0], "y": y_domain[0]}]))
-        .mark_point(opacity=0)
-        .encode(
-            x=alt.X("x:Q", scale=parts.log_scale(x_domain), axis=x_axis),
-            y=alt.Y("y:Q", scale=parts.log_scale(y_domain), axis=y_axis),
-        )
+    return parts.frame(
+        x=alt.X("x:Q", scale=parts.log_scale(x_domain), axis=x_axis),
+        y=alt.Y("y:Q", scale=parts.log_scale(y_domain), axis=y_axis),
+        rows=[{"x": x_domain[0], "y": y_domain[0]}],
     )
 
 

@@ -123,11 +123,11 @@ def _panel(
         **parts.GUTTER_EXTENT,
     )  # fmt: skip
     layers: list[Any] = [
-        alt.Chart(parts.data([{"x": 0, "y": 0}]))
-        .mark_point(opacity=0)
-        .encode(x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis),
-                y=alt.Y("y:Q", scale=parts.linear_scale(top), axis=y_axis))
-    ]  # fmt: skip
+        parts.frame(
+            x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis),
+            y=alt.Y("y:Q", scale=parts.linear_scale(top), axis=y_axis),
+        )
+    ]
     for _, points in members:
         layers += _infeasible(points)
     for series, points in members:

@@ -320,6 +320,11 @@ def axis(
     return alt.Axis(values=list(values), labelExpr=label, title=title, **more)
 
 
+def frame(x: alt.X, y: alt.Y, rows: Iterable[Row] = ({"x": 0, "y": 0},)) -> Drawn:
+    """What holds the axes of a plot, whatever else it shows: marks at `rows` that nobody sees."""
+    return alt.Chart(data(rows)).mark_point(opacity=0).encode(x=x, y=y)
+
+
 def grid(count: int) -> tuple[int, int]:
     """(columns, width of one panel) for `count` small multiples."""
     columns = {1: 1, 2: 2, 4: 2}.get(count, 3)

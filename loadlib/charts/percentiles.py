@@ -250,13 +250,10 @@ def _panel(plan: Plan, panel: Panel, width: int, *, left: bool, foot: bool) -> D
         f"{plan.y_title} — {row.better} is better" if left else None,
         labels=left, ticks=left, domain=False, **(parts.GUTTER_EXTENT if left else {}),
     )  # fmt: skip
-    frame = (
-        alt.Chart(parts.data([{"x": 1, "y": plan.low}]))
-        .mark_point(opacity=0)
-        .encode(
-            x=alt.X("x:Q", scale=parts.log_scale((1, plan.right)), axis=x_axis),
-            y=alt.Y("y:Q", scale=parts.log_scale((plan.low, plan.high)), axis=y_axis),
-        )
+    frame = parts.frame(
+        x=alt.X("x:Q", scale=parts.log_scale((1, plan.right)), axis=x_axis),
+        y=alt.Y("y:Q", scale=parts.log_scale((plan.low, plan.high)), axis=y_axis),
+        rows=[{"x": 1, "y": plan.low}],
     )
     layers: list[Any] = []
     for series, group in panel.groups:

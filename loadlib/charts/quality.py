@@ -81,11 +81,12 @@ def _model(
     corners = [{"x": 0, "y": floor}, {"x": right, "y": top}]
     y_scale = alt.Scale(domain=[floor, top], nice=False, clamp=True)
     layers = [
-        alt.Chart(parts.data(corners))
-        .mark_point(opacity=0)
-        .encode(x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis),
-                y=alt.Y("y:Q", scale=y_scale, axis=y_axis))
-    ]  # fmt: skip
+        parts.frame(
+            x=alt.X("x:Q", scale=parts.linear_scale(right), axis=x_axis),
+            y=alt.Y("y:Q", scale=y_scale, axis=y_axis),
+            rows=corners,
+        )
+    ]
     for index, name in enumerate(names):
         mine = sorted((g for g in rungs if g.workload == name), key=_rate)
         if mine:

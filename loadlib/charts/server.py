@@ -181,15 +181,14 @@ def _frame(
     if bare:
         axis = parts.hidden()
         axis.values = x_ticks
-    return (
-        alt.Chart(parts.data([{"x": 0, "y": 0}]))
-        .mark_point(opacity=0)
-        .encode(
-            x=alt.X("x:Q", scale=parts.linear_scale(length), axis=axis),
-            y=alt.Y("y:Q", scale=parts.linear_scale(high), axis=parts.axis(
-                ticks, label, title, **parts.GUTTER_EXTENT, domain=False, ticks=False)),
-        )
-    )  # fmt: skip
+    return parts.frame(
+        x=alt.X("x:Q", scale=parts.linear_scale(length), axis=axis),
+        y=alt.Y(
+            "y:Q",
+            scale=parts.linear_scale(high),
+            axis=parts.axis(ticks, label, title, **parts.GUTTER_EXTENT, domain=False, ticks=False),
+        ),
+    )
 
 
 def _shades(windows: Sequence[Window], high: float) -> list[Drawn]:

@@ -102,11 +102,10 @@ def _panel(
         x_axis = parts.axis(ticks, parts.MS_LABEL, title)
     x_axis.values = ticks
     layers = [
-        alt.Chart(parts.data([{"x": domain[0], "y": 0}]))
-        .mark_point(opacity=0)
-        .encode(
+        parts.frame(
             x=alt.X("x:Q", scale=parts.log_scale(domain), axis=x_axis),
             y=alt.Y("y:Q", scale=parts.linear_scale(0.0, float(len(panel.groups))), axis=None),
+            rows=[{"x": domain[0], "y": 0}],
         ),
         _noticed(domain),
     ]

@@ -157,17 +157,21 @@ def _time_panel(
         else parts.hidden()
     )
     x_axis.values = ticks
-    frame = (
-        alt.Chart(parts.data([{"x": 0, "y": 0}]))
-        .mark_point(opacity=0)
-        .encode(
-            x=alt.X("x:Q", scale=parts.linear_scale(seconds), axis=x_axis),
-            y=alt.Y("y:Q", scale=parts.linear_scale(high), axis=parts.axis(
-                parts.linear_ticks(high, 2), parts.PLAIN_LABEL,
+    frame = parts.frame(
+        x=alt.X("x:Q", scale=parts.linear_scale(seconds), axis=x_axis),
+        y=alt.Y(
+            "y:Q",
+            scale=parts.linear_scale(high),
+            axis=parts.axis(
+                parts.linear_ticks(high, 2),
+                parts.PLAIN_LABEL,
                 ["tok/s,", "higher is better"] if last else None,
-                **parts.GUTTER_EXTENT, domain=False, ticks=False)),
-        )
-    )  # fmt: skip
+                **parts.GUTTER_EXTENT,
+                domain=False,
+                ticks=False,
+            ),
+        ),
+    )
     layers: list[Any] = [*_shades(lane, seconds, high)]
     floor = np.zeros(-(-seconds // width))
     shown = lane.by_workload if names else {"": lane.total()}
@@ -273,18 +277,32 @@ def _side_panel(inside: Floats, high: float, *, last: bool) -> Drawn:
         if c
     ]
     ticks = [0.0, most]
-    frame = (
-        alt.Chart(parts.data([{"x": 0, "y": 0}]))
-        .mark_point(opacity=0)
-        .encode(
-            x=alt.X("x:Q", scale=parts.linear_scale(most), axis=parts.axis(
-                ticks, parts.PLAIN_LABEL, "steady seconds" if last else None, grid=False,
-                ticks=False, domain=False, labelFlush=True)),
-            y=alt.Y("y:Q", scale=parts.linear_scale(high), axis=parts.axis(
-                parts.linear_ticks(high, 2), parts.PLAIN_LABEL, labels=False, ticks=False,
-                domain=False)),
-        )
-    )  # fmt: skip
+    frame = parts.frame(
+        x=alt.X(
+            "x:Q",
+            scale=parts.linear_scale(most),
+            axis=parts.axis(
+                ticks,
+                parts.PLAIN_LABEL,
+                "steady seconds" if last else None,
+                grid=False,
+                ticks=False,
+                domain=False,
+                labelFlush=True,
+            ),
+        ),
+        y=alt.Y(
+            "y:Q",
+            scale=parts.linear_scale(high),
+            axis=parts.axis(
+                parts.linear_ticks(high, 2),
+                parts.PLAIN_LABEL,
+                labels=False,
+                ticks=False,
+                domain=False,
+            ),
+        ),
+    )
     bars = (
         [
             alt.Chart(parts.data(rows))

@@ -199,19 +199,17 @@ def _plot(
     )
     x_axis.values = ticks
     y_ticks = parts.log_ticks(*row.y) if row.log else parts.linear_ticks(row.y[1], 2)
-    frame = (
-        alt.Chart(parts.data([{"x": 0, "y": row.y[0]}]))
-        .mark_point(opacity=0)
-        .encode(
-            x=alt.X("x:Q", scale=parts.linear_scale(time.seconds), axis=x_axis),
-            y=alt.Y(
-                "y:Q",
-                scale=parts.log_scale(row.y) if row.log else parts.linear_scale(row.y[1]),
-                axis=parts.axis(y_ticks, row.label, row.title, **parts.GUTTER_EXTENT,
-                                domain=False, ticks=False),
+    frame = parts.frame(
+        x=alt.X("x:Q", scale=parts.linear_scale(time.seconds), axis=x_axis),
+        y=alt.Y(
+            "y:Q",
+            scale=parts.log_scale(row.y) if row.log else parts.linear_scale(row.y[1]),
+            axis=parts.axis(
+                y_ticks, row.label, row.title, **parts.GUTTER_EXTENT, domain=False, ticks=False
             ),
-        )
-    )  # fmt: skip
+        ),
+        rows=[{"x": 0, "y": row.y[0]}],
+    )
     names = phase_names(phases, WIDTH, time.seconds) if first else []
     own = [
         mark if mark.data is not alt.Undefined else mark.properties(data=data) for mark in row.marks
