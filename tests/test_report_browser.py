@@ -13,33 +13,24 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from chromium import launched, sync_api
 from pictures import drawn_once
 from report_fixtures import FIXTURES
 
 from loadlib.report import html, models, tiles
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 NAMES = ["full", "steps", "many", "nothing", "single", "all_failed", "only_128k",
          "interrupted", "hostile"]  # fmt: skip
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-if not CHROMIUM.exists():
-    pytest.skip("needs Debian's chromium", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-core")
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with launched() as found:
         yield found
-        found.close()
 
 
 @pytest.fixture(scope="module")
@@ -267,7 +258,7 @@ def test_choosing_groups_narrows_tables_tiles_and_charts_and_stands_in_the_addre
     assert shown_rows(page, "#cost table")[0].startswith("gpt-4o-mini · chat")
     page.go_back()
     page.go_back()
-    assert page.locator("#chosen").inner_text().startswith("Showing 2 of 12 groups")
+    sync_api.expect(page.locator("#chosen")).to_have_text(re.compile("^Showing 2 of 12 groups"))
     page.locator("#show-all").click()
     assert large(page) == whole
     assert "#" not in page.url
@@ -297,11 +288,25 @@ def test_rows_are_sorted_and_compared_with_another_model(open_page):
     ]
 
 
+# Sections are laid out as they come near: what stands above may still move the page a little.
+AT_REST = """element => new Promise(done => {
+    let top = NaN, frames = 0;
+    const look = () => {
+        const now = element.getBoundingClientRect().top;
+        frames = now === top ? frames + 1 : 0;
+        top = now;
+        frames < 20 ? requestAnimationFrame(look) : done();
+    };
+    look();
+})"""
+
+
 def test_a_chart_answers_to_pointer_and_keys_alike(open_page):
     page = open_page("steps")
     chart = page.locator("#ttft-percentiles")
     plot = chart.locator(".plot")
     plot.scroll_into_view_if_needed()
+    plot.evaluate(AT_REST)
     before = plot.bounding_box()
     still = chart.locator("svg text").all_text_contents()
     plot.hover()
@@ -337,14 +342,16 @@ def test_a_chart_answers_to_pointer_and_keys_alike(open_page):
     assert re.search(r"; prompt tokens 8k; depth \d+ %; recall \d+ %$", said)
 
     time = page.locator("#timeline .plot")
+    seconds = page.locator("#timeline svg text", has_text=re.compile(r"^\d+ s$"))
+    axes = seconds.count()
     time.hover()
     page.wait_for_selector("#timeline[data-drawn]")
-    box = time.bounding_box()
-    seconds = page.locator("#timeline svg text", has_text=re.compile(r"^\d+ s$"))
-    page.mouse.move(box["x"] + 500, box["y"] - 40)
-    axes = seconds.count()
-    page.mouse.move(box["x"] + 500, box["y"] + 60)
-    assert seconds.count() == axes + 1, "one cursor through all rows says where it is"
+    time.evaluate(AT_REST)
+    page.mouse.move(1, 1)
+    sync_api.expect(seconds).to_have_count(axes)
+    time.hover(position={"x": 500, "y": 60})
+    one = "one cursor through all rows says where it is"
+    sync_api.expect(seconds, one).to_have_count(axes + 1)
     assert page.complaints == []
 
 

@@ -11,17 +11,12 @@ import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from chromium import launched, sync_api
 from locust_driver import Driver, folders, read
 
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 LIMIT_MS = 60_000
 CANARY = "Quiet.Canary-7f3a91"
 EVIL = "<img src=x onerror=alert(1)>"
@@ -29,17 +24,11 @@ PAIR = "</script><script>alert(2)</script>"
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-if not CHROMIUM.exists():
-    pytest.skip("needs Debian's chromium", allow_module_level=True)
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with launched() as found:
         yield found
-        found.close()
 
 
 def page_of(browser, **options):
