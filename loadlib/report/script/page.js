@@ -55,12 +55,10 @@ function address() {
 
 function commit() {
   const wanted = address();
-  if (wanted === location.hash.slice(1)) apply();
-  else if (wanted) location.hash = wanted; // fires hashchange, which applies it
-  else {
-    history.pushState(null, "", location.pathname + location.search);
-    apply();
+  if (wanted !== location.hash.slice(1)) {
+    history.pushState(null, "", wanted ? `#${wanted}` : location.pathname + location.search);
   }
+  apply();
 }
 
 function scrollToPlace() {
